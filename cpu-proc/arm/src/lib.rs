@@ -1,0 +1,8 @@
+//! The ARMv7-A architecture as pure code: decoding, micro-ops, CPU state, MMU, system registers, GICv2 and timers.
+//!
+//! Nothing in this crate knows a clock, a thread, a file or a process (DESIGN law 2). Engines (`reprise-interp`, later the JIT) execute
+//! what it describes; `cpu-proc` gives it RAM and a bus.
+
+pub mod bus;
+pub mod engine;
+pub mod state;
