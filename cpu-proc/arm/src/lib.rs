@@ -4,5 +4,12 @@
 //! what it describes; `cpu-proc` gives it RAM and a bus.
 
 pub mod bus;
+pub mod cp14;
+pub mod cp15;
 pub mod engine;
+pub mod exception;
+pub mod mmu;
+pub mod models;
+pub mod psr;
 pub mod state;
+pub mod timer;

@@ -1,0 +1,84 @@
+//! CPU models: the values of identification registers and other things that differ between cores.
+
+use serde::{Deserialize, Serialize};
+
+/// Fixed properties of one core. All register values are as the guest reads them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// Name in the machine file.
+    pub name: String,
+    /// Main ID register.
+    pub midr: u32,
+    /// Cache type register.
+    pub ctr: u32,
+    /// Multiprocessor affinity register.
+    pub mpidr: u32,
+    /// ID_PFR0, ID_PFR1.
+    pub id_pfr: [u32; 2],
+    /// ID_DFR0.
+    pub id_dfr0: u32,
+    /// ID_MMFR0-3.
+    pub id_mmfr: [u32; 4],
+    /// ID_ISAR0-5.
+    pub id_isar: [u32; 6],
+    /// Cache level ID register.
+    pub clidr: u32,
+    /// CCSIDR by CSSELR value: L1 data, L1 instruction, L2 unified.
+    pub ccsidr: [u32; 3],
+    /// SCTLR at reset.
+    pub sctlr_reset: u32,
+    /// ACTLR at reset.
+    pub actlr_reset: u32,
+    /// Debug ID register (CP14).
+    pub dbgdidr: u32,
+    /// L2CTLR: number of cores in bits 25:24, minus one.
+    pub l2ctlr: u32,
+    /// CBAR: base of the private peripherals (the GIC on Cortex-A15).
+    pub cbar: u32,
+    /// VFP: FPSID.
+    pub fpsid: u32,
+    /// VFP: MVFR0, MVFR1.
+    pub mvfr: [u32; 2],
+    /// PMCR identification and counter-number fields; PMCR.N event counters exist.
+    pub pmcr: u32,
+    /// PMCEID0: which common events are counted.
+    pub pmceid0: u32,
+    /// Generic timer present, at this frequency in Hz; 0 means no generic timer.
+    pub cntfrq: u32,
+    /// Vectors at 0xffff0000 out of reset (the VINITHI input).
+    pub vinithi: bool,
+}
+
+impl Model {
+    /// Cortex-A15 MPCore r4p0's identification as other emulators of the board show it (TRM DDI 0438, chapter 4), with the Security
+    /// Extensions and without the Virtualization Extensions: ID_PFR1 says so.
+    ///
+    /// `cpu` is the affinity level 0 number, `cpus` the number of cores in the cluster (1-4), `periphbase` the address of the private
+    /// peripherals, `cntfrq` the generic timer's frequency in Hz.
+    pub fn cortex_a15(cpu: u32, cpus: u32, periphbase: u32, cntfrq: u32) -> Model {
+        assert!((1..=4).contains(&cpus) && cpu < cpus, "a Cortex-A15 cluster has 1 to 4 cores");
+        Model {
+            name: "cortex-a15".to_owned(),
+            midr: 0x414f_c0f0,
+            ctr: 0x8444_c004,
+            mpidr: 0x8000_0000 | cpu,
+            id_pfr: [0x0000_1131, 0x0001_0011],
+            id_dfr0: 0x0201_0555,
+            id_mmfr: [0x1020_1105, 0x2000_0000, 0x0124_0000, 0x0210_2211],
+            id_isar: [0x0210_1110, 0x1311_2111, 0x2123_2041, 0x1111_2131, 0x1001_1142, 0],
+            clidr: 0x0a20_0023,
+            ccsidr: [0x701f_e00a, 0x201f_e00a, 0x711f_e07a],
+            sctlr_reset: 0x00c5_0078,
+            actlr_reset: 0,
+            dbgdidr: 0x3515_f021,
+            l2ctlr: (cpus - 1) << 24,
+            cbar: periphbase,
+            fpsid: 0x4104_30f0,
+            mvfr: [0x1011_0222, 0x1111_1111],
+            pmcr: 0x410f_3000,
+            pmceid0: 0x0fff_0f3f,
+            cntfrq,
+            vinithi: false,
+        }
+    }
+}
