@@ -1,0 +1,50 @@
+//! Assembles the bare-metal guest `hello`.
+
+use crate::paths;
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The cross compiler that assembles and links it.
+pub const CC: &str = "arm-linux-gnueabihf-gcc";
+
+/// The image that the repository carries, so that nobody needs the cross compiler to run it.
+pub fn image() -> PathBuf {
+    paths::root().join("configs/images/hello.elf")
+}
+
+/// Assembles and links `tests/guests/hello/hello.S` to `out`.
+///
+/// # Errors
+/// No cross compiler, or it refuses the source.
+pub fn build(out: &Path) -> Result<()> {
+    ensure!(paths::tool(CC).is_some(), "assembling hello needs {CC}: install the package gcc-arm-linux-gnueabihf");
+    let status = Command::new(CC)
+        .args(["-nostdlib", "-static", "-Wl,-Ttext=0x80010000,--build-id=none,-n,-s,-e,_start,-z,noexecstack", "-o"])
+        .arg(out)
+        .arg(paths::root().join("tests/guests/hello/hello.S"))
+        .status()
+        .with_context(|| format!("starting {CC}"))?;
+    ensure!(status.success(), "{CC} refused hello.S ({status})");
+    Ok(())
+}
+
+/// The bytes that a loader of `elf` puts into memory: address and content of its first loadable segment.
+///
+/// # Errors
+/// Not a 32-bit little-endian ELF file with such a segment.
+pub fn segment(elf: &[u8]) -> Result<(u32, &[u8])> {
+    let word = |at: usize| elf.get(at..at + 4).map(|b| u32::from_le_bytes(b.try_into().expect("four bytes")));
+    ensure!(elf.starts_with(b"\x7fELF\x01\x01"), "not a 32-bit little-endian ELF file");
+    let headers = word(28).context("cut short")? as usize;
+    let (kind, offset, addr, size) = (
+        word(headers),
+        word(headers + 4),
+        word(headers + 12).context("cut short")?,
+        word(headers + 16).context("cut short")?,
+    );
+    ensure!(kind == Some(1), "the first program header is not PT_LOAD");
+    let offset = offset.context("cut short")? as usize;
+    let bytes = elf.get(offset..offset + size as usize).context("the segment leaves the file")?;
+    Ok((addr, bytes))
+}
