@@ -1,11 +1,23 @@
-//! The memory management unit: translation and its TLB.
+//! The memory management unit: translation and its TLB (ARM DDI 0406C chapter B3).
+//!
+//! `walk` turns an address into a mapping by reading the guest's tables, `tlb` remembers mappings in flat tables that engines index
+//! directly, `fault` codes what went wrong, and this file joins them.
 
+mod attr;
 mod fault;
+#[cfg(test)]
+mod tests;
+mod tlb;
+mod walk;
 
+pub use attr::Attr;
 pub use fault::{Abort, FaultKind};
+pub use tlb::{CONTEXTS, Mmu};
+pub use walk::{Leaf, Regime, Rights, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, Size};
 
 use crate::bus::GuestRam;
 use crate::state::Cpu;
+use tlb::Key;
 
 /// What an access wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,70 +64,72 @@ pub struct Phys {
     pub code: bool,
 }
 
-/// TLB and translation state of one core.
-#[derive(Debug, Clone)]
-pub struct Mmu {
-    id: u32,
-}
-
-impl Mmu {
-    /// An empty TLB.
-    pub(crate) fn new() -> Mmu {
-        Mmu { id: 0 }
-    }
-
-    /// Fast path: host address minus virtual address of `va`'s 4 KiB page if loads from all of it may go straight to host memory at any
-    /// alignment; 0 means the slow path, [`Cpu::translate`].
-    #[inline]
-    pub fn read_addend(&self, va: u32) -> u64 {
-        let _ = va;
-        0
-    }
-
-    /// As [`Mmu::read_addend`], for stores.
-    #[inline]
-    pub fn write_addend(&self, va: u32) -> u64 {
-        let _ = va;
-        0
-    }
-
-    /// Key for whatever an engine derives from virtual addresses of instructions. Two equal ids mean that every exec translation seen
-    /// under the id still holds; the id of an address space comes back with it unless something was invalidated meanwhile.
-    #[inline]
-    pub fn context_id(&self) -> u32 {
-        self.id
-    }
-
-    /// Takes write access to the physical page of `pa` out of every fast table and keeps it out: it holds translated code.
-    pub fn protect_code_page(&mut self, pa: u64) {
-        let _ = pa;
-    }
-
-    /// The page of `pa` holds no translated code any more.
-    pub fn unprotect_code_page(&mut self, pa: u64) {
-        let _ = pa;
-    }
-}
-
 impl Cpu {
     /// Translates one access of the page that holds `va` (slow path: walks, checks rights, fills the TLB). An access that crosses a page
-    /// needs one call per page; the caller checks alignment against `mem` and SCTLR.A.
+    /// needs one call per page; the caller checks alignment against `mem` and SCTLR.A ([`Cpu::alignment_checked`]).
     ///
     /// # Errors
     /// The abort to take.
     pub fn translate(&mut self, ram: &GuestRam, va: u32, access: Access, view: View) -> Result<Phys, Abort> {
-        let _ = (access, view);
-        let pa = u64::from(va);
-        Ok(Phys {
-            pa,
-            host: ram.host(pa, 1).unwrap_or(std::ptr::null_mut()),
-            mem: MemType::StronglyOrdered,
-            code: false,
-        })
+        let user = view == View::User || !self.is_privileged();
+        let sctlr = self.cp15.sctlr();
+        if sctlr & SCTLR_M == 0 {
+            return Ok(self.flat(ram, va, access));
+        }
+        let key = self.key(user);
+        if let Some(phys) = self.mmu.lookup(ram, key, va, access) {
+            return Ok(phys);
+        }
+        let (leaf, rights) = Regime::of(&self.cp15, self.cp15.bank).translate(ram, va, access, user)?;
+        Ok(self.mmu.fill(ram, key, va, access, &leaf, rights))
     }
 
-    /// Selects the TLB view after a change of privilege, security state or translation registers.
+    /// MMU off: no TLB, no rights.
+    fn flat(&self, ram: &GuestRam, va: u32, access: Access) -> Phys {
+        let pa = u64::from(va);
+        let mem = if access == Access::Exec { MemType::Normal } else { MemType::StronglyOrdered };
+        let code = access == Access::Write && self.mmu.is_code_page(pa);
+        Phys { pa, host: ram.host(pa, 1).unwrap_or(std::ptr::null_mut()), mem, code }
+    }
+
+    /// Physical address of `va` as the current mode would load from it, without touching the TLB: for debuggers and messages.
+    pub fn peek_address(&self, ram: &GuestRam, va: u32) -> Option<u64> {
+        let regime = Regime::of(&self.cp15, self.cp15.bank);
+        regime.translate(ram, va, Access::Read, false).ok().map(|(leaf, _)| leaf.pa)
+    }
+
+    /// SCTLR.A: every unaligned load or store takes an alignment fault.
+    #[inline]
+    pub fn alignment_checked(&self) -> bool {
+        self.cp15.sctlr() & SCTLR_A != 0
+    }
+
+    /// Selects the TLB view after a change of privilege, security state or translation registers. Flushes nothing.
     pub fn update_context(&mut self) {
         self.cp15.bank = usize::from(!self.is_secure());
+        let key = self.key(!self.is_privileged());
+        self.mmu.select(key);
+    }
+
+    fn key(&self, user: bool) -> Key {
+        let c = &self.cp15;
+        let b = c.bank;
+        let sctlr = c.sctlr[b];
+        Key::new(sctlr & SCTLR_M != 0, b == 1, user, sctlr & SCTLR_A != 0, c.contextidr[b], c.dacr[b])
+    }
+
+    /// The address translation operations ATS1C* and ATS12NSO* (ARM DDI 0406C B4.2.4): translates `va` with the rights of User or PL1
+    /// in the security state of `bank`, and yields the value of PAR. The TLB is not involved.
+    pub fn address_translation(&self, ram: &GuestRam, va: u32, access: Access, user: bool, bank: usize) -> u32 {
+        match Regime::of(&self.cp15, bank).translate(ram, va, access, user) {
+            Ok((leaf, _)) if leaf.size == Size::Super => {
+                (leaf.pa as u32 & 0xff00_0000) | (leaf.pa >> 32 << 16) as u32 | leaf.attr.par_bits() | 2
+            }
+            Ok((leaf, _)) => leaf.pa as u32 & !0xfff | leaf.attr.par_bits(),
+            Err(abort) => {
+                let fsr = abort.dfsr();
+                (fsr & 0xf) << 1 | (fsr >> 10 & 1) << 5 | (fsr >> 12 & 1) << 6 | 1
+            }
+        }
     }
 }

@@ -1,0 +1,557 @@
+//! The TLB: flat sparse tables for each translation context, and exact lists of what is in them.
+
+use super::walk::{Leaf, Rights, Size};
+use super::{Access, MemType, Phys};
+use crate::bus::GuestRam;
+use std::sync::atomic::AtomicU64;
+
+/// 4 KiB pages in the 32-bit address space.
+const PAGES: usize = 1 << 20;
+/// 1 MiB regions in it.
+const REGIONS: usize = 1 << 12;
+/// Contexts that the TLB holds at once. Each reserves 24 MiB of address space, of which only what is filled is ever touched.
+pub const CONTEXTS: usize = 64;
+/// Entries of the first-guess index from key to slot.
+const GUESSES: usize = 256;
+/// `cur` when the current context has no slot (nothing was filled yet, or the MMU is off).
+const NONE: usize = usize::MAX;
+
+/// What the fast path reads while the current context has no slot: all zero, never written. Atomics only so that it lies in `.bss`.
+static EMPTY: [AtomicU64; PAGES] = [const { AtomicU64::new(0) }; PAGES];
+
+/// What translations are tagged with. Everything that can change without the guest invalidating its TLB is in it: ASID, privilege, DACR
+/// and security state (ARM DDI 0406C B3.9.1, B3.9.3), and SCTLR.A, under which nothing goes into the fast tables. TTBR0/TTBR1 are not:
+/// an entry lives, as in the architecture, until the guest invalidates it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    pub(crate) fn new(on: bool, ns: bool, user: bool, strict: bool, asid: u32, dacr: u32) -> Key {
+        if !on {
+            return Key(0);
+        }
+        let bits = 1 << 44 | u64::from(strict) << 43 | u64::from(ns) << 42 | u64::from(user) << 41;
+        Key(bits | u64::from(asid & 0xff) << 32 | u64::from(dacr))
+    }
+
+    fn asid(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xff
+    }
+
+    fn strict(self) -> bool {
+        self.0 >> 43 & 1 != 0
+    }
+
+    fn guess(self) -> usize {
+        (self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % GUESSES
+    }
+}
+
+// One TLB entry in a word; 0 is no entry.
+const E_PAGE: u64 = (1 << 28) - 1;
+const E_R: u64 = 1 << 28;
+const E_W: u64 = 1 << 29;
+const E_X: u64 = 1 << 30;
+const E_VALID: u64 = 1 << 31;
+const E_MEM_SHIFT: u32 = 32;
+const E_GLOBAL: u64 = 1 << 34;
+const E_SIZE_SHIFT: u32 = 35;
+/// An instruction fetch has used the entry, so engines may have derived something from it.
+const E_FETCHED: u64 = 1 << 37;
+
+/// What a 1 MiB region of a slot holds, so that a flush can skip most of them.
+const HAS_GLOBAL: u8 = 1;
+const HAS_BIG: u8 = 2;
+const HAS_SUPER: u8 = 4;
+
+#[derive(Debug)]
+struct Slot {
+    key: Key,
+    id: u32,
+    used: u64,
+    /// Host minus virtual address, 0 for the slow path.
+    read: Box<[u64]>,
+    write: Box<[u64]>,
+    entry: Box<[u64]>,
+    region: Box<[u8]>,
+    /// Pages that have an entry; some may be stale or twice in it.
+    filled: Vec<u32>,
+    live: usize,
+}
+
+impl Slot {
+    fn new(key: Key, id: u32) -> Slot {
+        let table = || vec![0u64; PAGES].into_boxed_slice();
+        Slot {
+            key,
+            id,
+            used: 0,
+            read: table(),
+            write: table(),
+            entry: table(),
+            region: vec![0; REGIONS].into_boxed_slice(),
+            filled: Vec::new(),
+            live: 0,
+        }
+    }
+
+    /// Takes out the entry of `page`; true if an instruction fetch had used it.
+    fn drop_page(&mut self, page: usize) -> bool {
+        let e = self.entry[page];
+        if e == 0 {
+            return false;
+        }
+        self.entry[page] = 0;
+        self.read[page] = 0;
+        self.write[page] = 0;
+        self.live -= 1;
+        e & E_FETCHED != 0
+    }
+
+    /// Takes out every entry that `doomed` picks; true if an instruction fetch had used one.
+    fn sweep(&mut self, doomed: impl Fn(u64) -> bool) -> bool {
+        let mut fetched = false;
+        let mut filled = std::mem::take(&mut self.filled);
+        filled.retain(|&p| {
+            let e = self.entry[p as usize];
+            if e != 0 && doomed(e) {
+                fetched |= self.drop_page(p as usize);
+            }
+            self.entry[p as usize] != 0
+        });
+        self.filled = filled;
+        if self.live == 0 {
+            self.region.fill(0);
+        }
+        fetched
+    }
+
+    /// Removes what maps `va`, whatever its size; global entries always, others if `own`. True if a fetch had used one.
+    fn drop_va(&mut self, va: u32, own: bool) -> bool {
+        let region = self.region[(va >> 20) as usize];
+        if !own && region & HAS_GLOBAL == 0 {
+            return false;
+        }
+        let mut fetched = false;
+        let page = (va >> 12) as usize;
+        if own || self.entry[page] & E_GLOBAL != 0 {
+            fetched |= self.drop_page(page);
+        }
+        if region & (HAS_BIG | HAS_SUPER) != 0 {
+            let shift = if region & HAS_SUPER != 0 { 24 } else { 20 };
+            let first = (va >> shift << (shift - 12)) as usize;
+            for p in first..first + (1 << (shift - 12)) {
+                let e = self.entry[p];
+                let size = 12 + 4 * (e >> E_SIZE_SHIFT & 3);
+                let same = (p as u64) << 12 >> size == u64::from(va) >> size;
+                if e != 0 && same && (own || e & E_GLOBAL != 0) {
+                    fetched |= self.drop_page(p);
+                }
+            }
+        }
+        fetched
+    }
+
+    fn add(&mut self, va: u32, entry: u64) {
+        let page = (va >> 12) as usize;
+        if self.entry[page] == 0 {
+            if self.filled.len() >= 2 * self.live + 1024 {
+                self.compact();
+            }
+            self.filled.push(page as u32);
+            self.live += 1;
+        }
+        self.entry[page] = entry;
+        let region = &mut self.region[(va >> 20) as usize];
+        if entry & E_GLOBAL != 0 {
+            *region |= HAS_GLOBAL;
+        }
+        match entry >> E_SIZE_SHIFT & 3 {
+            0 => {}
+            3 => {
+                let first = (va >> 24 << 4) as usize;
+                let global = if entry & E_GLOBAL != 0 { HAS_GLOBAL } else { 0 };
+                self.region[first..first + 16].iter_mut().for_each(|r| *r |= HAS_SUPER | global);
+            }
+            // A section is found from any address inside it: its region has at least this entry.
+            _ => *region |= HAS_BIG,
+        }
+    }
+
+    /// Forgets stale and doubled members of `filled`.
+    fn compact(&mut self) {
+        let mut filled = std::mem::take(&mut self.filled);
+        filled.sort_unstable();
+        filled.dedup();
+        filled.retain(|&p| self.entry[p as usize] != 0);
+        self.filled = filled;
+    }
+}
+
+/// TLB and code-page protection of one core. A cache: nothing in it is architectural state that a program could not see change at will
+/// of the implementation, but it is a pure function of the instructions executed, so it is the same in every run.
+pub struct Mmu {
+    /// Tables of the current context, or [`EMPTY`].
+    cur_read: *const u64,
+    cur_write: *const u64,
+    cur: usize,
+    cur_id: u32,
+    cur_key: Key,
+    next_id: u32,
+    clock: u64,
+    guess: Box<[u8; GUESSES]>,
+    slots: Vec<Slot>,
+    /// One bit per physical 4 KiB page that holds translated code.
+    code: Vec<u64>,
+}
+
+// SAFETY: the two pointers lead into boxes that `slots` owns (they move with it, their contents don't) or to a static.
+unsafe impl Send for Mmu {}
+
+impl std::fmt::Debug for Mmu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let live: Vec<_> = self.slots.iter().map(|s| s.live).collect();
+        f.debug_struct("Mmu").field("cur", &self.cur).field("id", &self.cur_id).field("entries", &live).finish()
+    }
+}
+
+/// A copy of a core starts with an empty TLB; its code-page protection belongs to the engine of the original.
+impl Clone for Mmu {
+    fn clone(&self) -> Self {
+        let mut mmu = Mmu::new();
+        mmu.next_id = self.next_id;
+        mmu.select(self.cur_key);
+        mmu
+    }
+}
+
+impl Mmu {
+    /// An empty TLB.
+    pub(crate) fn new() -> Mmu {
+        Mmu {
+            cur_read: EMPTY.as_ptr().cast(),
+            cur_write: EMPTY.as_ptr().cast(),
+            cur: NONE,
+            cur_id: 0,
+            cur_key: Key(0),
+            next_id: 1,
+            clock: 0,
+            guess: Box::new([0; GUESSES]),
+            slots: Vec::new(),
+            code: Vec::new(),
+        }
+    }
+
+    /// Reserves the address space of every context now, for a process that will not be allowed to map memory later.
+    pub fn preallocate(&mut self) {
+        while self.slots.len() < CONTEXTS {
+            let id = self.fresh_id();
+            self.slots.push(Slot::new(Key(u64::MAX), id));
+        }
+    }
+
+    /// Fast path: host address minus virtual address of `va`'s 4 KiB page if loads from all of it may go straight to host memory at any
+    /// alignment; 0 means the slow path, [`crate::state::Cpu::translate`].
+    #[inline]
+    pub fn read_addend(&self, va: u32) -> u64 {
+        // SAFETY: `cur_read` leads to a table of 2^20 words that lives as long as self; va >> 12 is less than that.
+        unsafe { *self.cur_read.add((va >> 12) as usize) }
+    }
+
+    /// As [`Mmu::read_addend`], for stores.
+    #[inline]
+    pub fn write_addend(&self, va: u32) -> u64 {
+        // SAFETY: as in `read_addend`.
+        unsafe { *self.cur_write.add((va >> 12) as usize) }
+    }
+
+    /// The current fast tables, loads and stores, of 2^20 words each; they change with every switch of context.
+    #[inline]
+    pub fn fast_tables(&self) -> (*const u64, *const u64) {
+        (self.cur_read, self.cur_write)
+    }
+
+    /// Key for whatever an engine derives from virtual addresses of instructions. Two equal ids mean that every exec translation seen
+    /// under the id still holds; the id of an address space comes back with it unless something was invalidated meanwhile.
+    #[inline]
+    pub fn context_id(&self) -> u32 {
+        self.cur_id
+    }
+
+    fn fresh_id(&mut self) -> u32 {
+        let id = self.next_id;
+        self.next_id = self.next_id.checked_add(1).expect("fewer than 2^32 translation contexts in one run");
+        id
+    }
+
+    fn find(&mut self, key: Key) -> usize {
+        let guess = usize::from(self.guess[key.guess()]);
+        if self.slots.get(guess).is_some_and(|s| s.key == key) {
+            return guess;
+        }
+        match self.slots.iter().position(|s| s.key == key) {
+            Some(i) => {
+                self.guess[key.guess()] = i as u8;
+                i
+            }
+            None => NONE,
+        }
+    }
+
+    /// Makes the context of `key` current. No table is made before something is to be filled in.
+    #[inline]
+    pub(crate) fn select(&mut self, key: Key) {
+        if key == self.cur_key {
+            return;
+        }
+        self.cur_key = key;
+        self.cur = if key == Key(0) { NONE } else { self.find(key) };
+        self.clock += 1;
+        if self.cur != NONE {
+            self.slots[self.cur].used = self.clock;
+        } else if key != Key(0) {
+            self.cur_id = self.fresh_id();
+        }
+        self.load_current();
+    }
+
+    /// Points the fast path at the current slot.
+    fn load_current(&mut self) {
+        match self.slots.get(self.cur) {
+            Some(s) => {
+                self.cur_read = s.read.as_ptr();
+                self.cur_write = s.write.as_ptr();
+                self.cur_id = s.id;
+            }
+            None => {
+                self.cur_read = EMPTY.as_ptr().cast();
+                self.cur_write = EMPTY.as_ptr().cast();
+                if self.cur_key == Key(0) {
+                    // MMU off: the identity map never goes stale.
+                    self.cur_id = 0;
+                }
+            }
+        }
+    }
+
+    /// The slot for `key`, made if need be: a fresh one, or the least recently used one, flushed.
+    fn slot_for(&mut self, key: Key) -> usize {
+        let found = if key == self.cur_key { self.cur } else { self.find(key) };
+        if found != NONE {
+            return found;
+        }
+        let id = if key == self.cur_key { self.cur_id } else { self.fresh_id() };
+        let i = match self.slots.iter().position(|s| s.key == Key(u64::MAX)) {
+            Some(free) => free,
+            None if self.slots.len() < CONTEXTS => {
+                self.slots.push(Slot::new(key, id));
+                self.slots.len() - 1
+            }
+            None => self.evict(),
+        };
+        self.clock += 1;
+        let slot = &mut self.slots[i];
+        slot.key = key;
+        slot.id = id;
+        slot.used = self.clock;
+        if key == self.cur_key {
+            self.cur = i;
+            self.load_current();
+        }
+        i
+    }
+
+    fn evict(&mut self) -> usize {
+        let cur = self.cur;
+        let (i, slot) = self
+            .slots
+            .iter_mut()
+            .enumerate()
+            .filter(|(i, _)| *i != cur)
+            .min_by_key(|(_, s)| s.used)
+            .expect("more than one context");
+        slot.sweep(|_| true);
+        i
+    }
+
+    /// What the TLB says about an access: `Some` if it holds an entry that allows it.
+    #[inline]
+    pub(crate) fn lookup(&mut self, ram: &GuestRam, key: Key, va: u32, access: Access) -> Option<Phys> {
+        let i = if key == self.cur_key { self.cur } else { self.find(key) };
+        let slot = self.slots.get_mut(i)?;
+        let page = (va >> 12) as usize;
+        let e = slot.entry[page];
+        let need = match access {
+            Access::Read => E_R,
+            Access::Write => E_W,
+            Access::Exec => E_X,
+        };
+        if e & need == 0 {
+            return None;
+        }
+        if access == Access::Exec {
+            slot.entry[page] = e | E_FETCHED;
+        }
+        Some(self.use_entry(ram, i, va, e, access))
+    }
+
+    /// Puts a translation into the TLB and serves the access with it.
+    pub(crate) fn fill(
+        &mut self,
+        ram: &GuestRam,
+        key: Key,
+        va: u32,
+        access: Access,
+        leaf: &Leaf,
+        rights: Rights,
+    ) -> Phys {
+        let i = self.slot_for(key);
+        let mem = match leaf.attr.mem {
+            MemType::StronglyOrdered => 0,
+            MemType::Device => 1,
+            MemType::Normal => 2,
+        };
+        let flag = |on, bit| if on { bit } else { 0 };
+        let old = self.slots[i].entry[(va >> 12) as usize];
+        let e = leaf.pa >> 12 & E_PAGE
+            | flag(rights.r, E_R)
+            | flag(rights.w, E_W)
+            | flag(rights.x, E_X)
+            | E_VALID
+            | mem << E_MEM_SHIFT
+            | flag(leaf.global, E_GLOBAL)
+            | (leaf.size as u64) << E_SIZE_SHIFT
+            | flag(access == Access::Exec, E_FETCHED);
+        if old != 0 && old & E_FETCHED != 0 && old & (E_PAGE | E_X) != e & (E_PAGE | E_X) {
+            // The guest changed a live mapping and a walk noticed: whatever was derived from the old one is stale.
+            self.slots[i].drop_page((va >> 12) as usize);
+            self.renew(i);
+        }
+        let slot = &mut self.slots[i];
+        slot.read[(va >> 12) as usize] = 0;
+        slot.write[(va >> 12) as usize] = 0;
+        slot.add(va, e | slot.entry[(va >> 12) as usize] & E_FETCHED);
+        self.use_entry(ram, i, va, e, access)
+    }
+
+    /// Serves an access with a TLB entry that allows it, and opens the fast path for the next one.
+    fn use_entry(&mut self, ram: &GuestRam, i: usize, va: u32, e: u64, access: Access) -> Phys {
+        let pa = (e & E_PAGE) << 12 | u64::from(va & 0xfff);
+        let mem = match e >> E_MEM_SHIFT & 3 {
+            0 => MemType::StronglyOrdered,
+            1 => MemType::Device,
+            _ => MemType::Normal,
+        };
+        let code = access == Access::Write && self.is_code_page(pa);
+        let host = ram.host(pa, 1).unwrap_or(std::ptr::null_mut());
+        let slot = &mut self.slots[i];
+        if !host.is_null() && mem == MemType::Normal && !slot.key.strict() {
+            let addend = (host as u64).wrapping_sub(u64::from(va));
+            match access {
+                Access::Write if !code => slot.write[(va >> 12) as usize] = addend,
+                Access::Read => slot.read[(va >> 12) as usize] = addend,
+                _ => {}
+            }
+        }
+        Phys { pa, host, mem, code }
+    }
+
+    // ---- maintenance (ARM DDI 0406C B3.10) ----------------------------------------------------------------------------------------
+
+    /// Gives slot `i` a new id.
+    fn renew(&mut self, i: usize) {
+        let id = self.fresh_id();
+        self.slots[i].id = id;
+        if i == self.cur {
+            self.cur_id = id;
+        }
+    }
+
+    /// TLBIALL: everything.
+    pub fn flush_all(&mut self) {
+        for i in 0..self.slots.len() {
+            if self.slots[i].live > 0 && self.slots[i].sweep(|_| true) {
+                self.renew(i);
+            }
+        }
+    }
+
+    /// TLBIASID: entries of one ASID that are not global.
+    pub fn flush_asid(&mut self, asid: u32) {
+        for i in 0..self.slots.len() {
+            let slot = &mut self.slots[i];
+            let hit = slot.live > 0 && slot.key.asid() == asid & 0xff;
+            if hit && slot.sweep(|e| e & E_GLOBAL == 0) {
+                self.renew(i);
+            }
+        }
+    }
+
+    /// TLBIMVA: what maps `va` for one ASID, and global entries that map it.
+    pub fn flush_va(&mut self, va: u32, asid: u32) {
+        self.flush_va_where(va, |key| key.asid() == asid & 0xff);
+    }
+
+    /// TLBIMVAA: what maps `va`, for all ASIDs.
+    pub fn flush_va_all(&mut self, va: u32) {
+        self.flush_va_where(va, |_| true);
+    }
+
+    fn flush_va_where(&mut self, va: u32, own: impl Fn(Key) -> bool) {
+        for i in 0..self.slots.len() {
+            let slot = &mut self.slots[i];
+            let own = own(slot.key);
+            if slot.live > 0 && slot.drop_va(va, own) {
+                self.renew(i);
+            }
+        }
+    }
+
+    // ---- pages with translated code -------------------------------------------------------------------------------------------------
+
+    pub(crate) fn is_code_page(&self, pa: u64) -> bool {
+        let page = (pa >> 12) as usize;
+        self.code.get(page / 64).is_some_and(|w| w >> (page % 64) & 1 != 0)
+    }
+
+    /// Takes write access to the physical page of `pa` out of every fast table and keeps it out: it holds translated code. Stores to it
+    /// take the slow path, which says so in [`Phys::code`].
+    pub fn protect_code_page(&mut self, pa: u64) {
+        assert!(pa < 1 << 40, "a physical address has 40 bits");
+        if self.is_code_page(pa) {
+            return;
+        }
+        let page = (pa >> 12) as usize;
+        if self.code.len() <= page / 64 {
+            self.code.resize(page / 64 + 1, 0);
+        }
+        self.code[page / 64] |= 1 << (page % 64);
+        for slot in self.slots.iter_mut().filter(|s| s.live > 0) {
+            for &p in &slot.filled {
+                if slot.entry[p as usize] & E_PAGE == page as u64 {
+                    slot.write[p as usize] = 0;
+                }
+            }
+        }
+    }
+
+    /// The page of `pa` holds no translated code any more.
+    pub fn unprotect_code_page(&mut self, pa: u64) {
+        let page = (pa >> 12) as usize;
+        if let Some(w) = self.code.get_mut(page / 64) {
+            *w &= !(1 << (page % 64));
+        }
+    }
+
+    /// Unprotects every page: the engine has thrown all translated code away.
+    pub fn unprotect_all(&mut self) {
+        self.code.clear();
+    }
+
+    /// Entries that are filled now, over all contexts (for statistics and tests).
+    pub fn entries(&self) -> usize {
+        self.slots.iter().map(|s| s.live).sum()
+    }
+}
+
+const _: () = assert!(Size::Super as u64 == 3 && CONTEXTS <= GUESSES);
