@@ -6,10 +6,14 @@
 pub mod bus;
 pub mod cp14;
 pub mod cp15;
+pub mod decode;
 pub mod engine;
 pub mod exception;
+pub mod ir;
 pub mod mmu;
 pub mod models;
 pub mod psr;
 pub mod state;
+pub mod sysop;
 pub mod timer;
+pub mod translate;

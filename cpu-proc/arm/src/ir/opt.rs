@@ -1,0 +1,6 @@
+//! Linear passes over a block's micro-ops.
+
+use super::Block;
+
+/// Runs all passes.
+pub fn optimize(_block: &mut Block) {}
