@@ -1,0 +1,243 @@
+//! Changes a device tree blob: the memory that there is, the command line, the initial RAM disk. All else stays: nodes, properties, phandles and
+//! reservations, in their order (Devicetree Specification v0.4, chapter 5).
+//!
+//! The blob is read here, with every offset checked, and written by `vm-fdt`.
+
+use vm_fdt::{FdtReserveEntry, FdtWriter};
+
+use super::{BootError, MAX_DTB, Part, error};
+
+const MAGIC: u32 = 0xd00d_feed;
+const BEGIN_NODE: u32 = 1;
+const END_NODE: u32 = 2;
+const PROP: u32 = 3;
+const NOP: u32 = 4;
+const END: u32 = 9;
+/// How deep nodes may nest.
+const MAX_DEPTH: usize = 32;
+
+const FIX: &str = "give the board's .dtb, as dtc or a kernel build makes it";
+
+/// What is to be changed.
+pub(super) struct Change<'a> {
+    /// RAM: (base, size).
+    pub(super) memory: (u64, u64),
+    /// The command line, if it is to replace the tree's own.
+    pub(super) bootargs: Option<&'a str>,
+    /// The initial RAM disk: (first byte, one past the last).
+    pub(super) initrd: Option<(u64, u64)>,
+}
+
+/// A node of the tree.
+#[derive(Debug, Default)]
+struct Node {
+    name: String,
+    properties: Vec<(String, Vec<u8>)>,
+    children: Vec<Node>,
+}
+
+impl Node {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.properties.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice())
+    }
+
+    fn set(&mut self, name: &str, value: Vec<u8>) {
+        match self.properties.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => *old = value,
+            None => self.properties.push((name.to_owned(), value)),
+        }
+    }
+
+    fn cells(&self, name: &str, default: u32) -> Result<u32, BootError> {
+        match self.get(name).map(|v| <[u8; 4]>::try_from(v).map(u32::from_be_bytes)) {
+            None => Ok(default),
+            Some(Ok(n @ 1..=2)) => Ok(n),
+            Some(_) => error(Part::Dtb, format!("the device tree's {name} is not 1 or 2"), FIX),
+        }
+    }
+
+    fn is_memory(&self) -> bool {
+        self.get("device_type") == Some(b"memory\0") || self.name == "memory" || self.name.starts_with("memory@")
+    }
+}
+
+/// The changed tree.
+pub(super) fn patch(dtb: &[u8], change: &Change<'_>) -> Result<Vec<u8>, BootError> {
+    let (mut root, reservations, boot_cpu) = read(dtb)?;
+    let (address, size) = (root.cells("#address-cells", 2)?, root.cells("#size-cells", 1)?);
+    set_memory(&mut root, change.memory, address, size);
+    if !root.children.iter().any(|c| c.name == "chosen") {
+        root.children.push(Node { name: "chosen".into(), ..Node::default() });
+    }
+    let chosen = root.children.iter_mut().find(|c| c.name == "chosen").expect("just made");
+    if let Some(text) = change.bootargs {
+        chosen.set("bootargs", [text.as_bytes(), b"\0"].concat());
+    }
+    chosen.properties.retain(|(n, _)| n != "linux,initrd-start" && n != "linux,initrd-end");
+    if let Some((start, end)) = change.initrd {
+        chosen.set("linux,initrd-start", cell(start, address));
+        chosen.set("linux,initrd-end", cell(end, address));
+    }
+    let bytes = write(&root, &reservations, boot_cpu).map_err(|e| BootError {
+        part: Part::Dtb,
+        what: format!("the device tree can't be written again: {e}"),
+        fix: FIX.into(),
+    })?;
+    if bytes.len() > MAX_DTB {
+        return error(Part::Dtb, "the device tree is too large", "at most 2 MiB");
+    }
+    Ok(bytes)
+}
+
+/// The first memory node gets the machine's RAM, others go.
+fn set_memory(root: &mut Node, (base, bytes): (u64, u64), address: u32, size: u32) {
+    let mut reg = cell(base, address);
+    reg.extend(cell(bytes, size));
+    let first = root.children.iter().position(Node::is_memory);
+    let at = first.unwrap_or_else(|| {
+        root.children.push(Node { name: format!("memory@{base:x}"), ..Node::default() });
+        root.children.len() - 1
+    });
+    let node = &mut root.children[at];
+    node.set("device_type", b"memory\0".to_vec());
+    node.set("reg", reg);
+    let mut index = 0;
+    root.children.retain(|c| {
+        index += 1;
+        index - 1 <= at || !c.is_memory()
+    });
+}
+
+fn cell(value: u64, cells: u32) -> Vec<u8> {
+    match cells {
+        1 => (value as u32).to_be_bytes().to_vec(),
+        _ => value.to_be_bytes().to_vec(),
+    }
+}
+
+type Tree = (Node, Vec<(u64, u64)>, u32);
+
+/// Reads a blob.
+fn read(dtb: &[u8]) -> Result<Tree, BootError> {
+    if dtb.len() > MAX_DTB {
+        return error(Part::Dtb, format!("the device tree has {} bytes", dtb.len()), "at most 2 MiB");
+    }
+    let word = |at: usize| at.checked_add(4).and_then(|end| dtb.get(at..end)).map(|b| u32::from_be_bytes(b.try_into().expect("4 bytes")));
+    if word(0) != Some(MAGIC) {
+        return error(Part::Dtb, "this is no device tree blob", FIX);
+    }
+    let field = |n: usize| word(n * 4).map(|v| v as usize).ok_or(());
+    let header = || -> Result<_, ()> { Ok((field(1)?, field(2)?, field(3)?, field(4)?, field(6)?, field(7)?, field(8)?, field(9)?)) };
+    let Ok((total, structure, strings, reserve, last_compatible, boot_cpu, strings_size, structure_size)) = header() else {
+        return error(Part::Dtb, "the device tree is cut short", FIX);
+    };
+    if total > dtb.len() || last_compatible > 17 {
+        return error(Part::Dtb, format!("the device tree says {total} bytes and has {}, or is of an unknown version", dtb.len()), FIX);
+    }
+    let part = |at: usize, size: usize| at.checked_add(size).and_then(|end| dtb.get(at..end));
+    let (Some(structure), Some(strings), Some(reserve)) = (part(structure, structure_size), part(strings, strings_size), dtb.get(reserve..)) else {
+        return error(Part::Dtb, "the device tree's blocks lie outside it", FIX);
+    };
+    let mut reader = Reader { structure, strings, at: 0 };
+    Ok((reader.tree()?, reservations(reserve)?, boot_cpu as u32))
+}
+
+fn reservations(block: &[u8]) -> Result<Vec<(u64, u64)>, BootError> {
+    let mut all = Vec::new();
+    for entry in block.chunks_exact(16) {
+        let (at, size) = entry.split_at(8);
+        let entry = (u64::from_be_bytes(at.try_into().expect("8 bytes")), u64::from_be_bytes(size.try_into().expect("8 bytes")));
+        if entry == (0, 0) {
+            return Ok(all);
+        }
+        all.push(entry);
+    }
+    error(Part::Dtb, "the device tree's reservations have no end", FIX)
+}
+
+/// Walks the structure block.
+struct Reader<'a> {
+    structure: &'a [u8],
+    strings: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn damaged<T>(&self) -> Result<T, BootError> {
+        error(Part::Dtb, format!("the device tree is damaged at byte {} of its structure", self.at), FIX)
+    }
+
+    fn word(&mut self) -> Result<u32, BootError> {
+        let Some(bytes) = self.structure.get(self.at..self.at + 4) else { return self.damaged() };
+        self.at += 4;
+        Ok(u32::from_be_bytes(bytes.try_into().expect("4 bytes")))
+    }
+
+    fn text(&self, block: &[u8], at: usize) -> Result<String, BootError> {
+        let text = block.get(at..).and_then(|b| b.split(|&c| c == 0).next().filter(|t| t.len() < b.len()));
+        match text.and_then(|t| std::str::from_utf8(t).ok()) {
+            Some(text) => Ok(text.to_owned()),
+            None => self.damaged(),
+        }
+    }
+
+    fn tree(&mut self) -> Result<Node, BootError> {
+        let mut open: Vec<Node> = Vec::new();
+        loop {
+            match self.word()? {
+                NOP => {}
+                BEGIN_NODE if open.len() < MAX_DEPTH => {
+                    let name = self.text(self.structure, self.at)?;
+                    self.at = (self.at + name.len() + 1).next_multiple_of(4);
+                    open.push(Node { name, ..Node::default() });
+                }
+                PROP => {
+                    let (len, name) = (self.word()? as usize, self.word()? as usize);
+                    let name = self.text(self.strings, name)?;
+                    let value = self.at.checked_add(len).and_then(|end| self.structure.get(self.at..end));
+                    let (Some(value), Some(node)) = (value, open.last_mut()) else { return self.damaged() };
+                    node.properties.push((name, value.to_vec()));
+                    self.at = (self.at + len).next_multiple_of(4);
+                }
+                END_NODE => {
+                    let Some(node) = open.pop() else { return self.damaged() };
+                    match open.last_mut() {
+                        Some(parent) => parent.children.push(node),
+                        None => return self.finish(node),
+                    }
+                }
+                _ => return self.damaged(),
+            }
+        }
+    }
+
+    /// After the root only the end may come.
+    fn finish(&mut self, root: Node) -> Result<Node, BootError> {
+        loop {
+            match self.word()? {
+                NOP => {}
+                END => return Ok(root),
+                _ => return self.damaged(),
+            }
+        }
+    }
+}
+
+fn write(root: &Node, reservations: &[(u64, u64)], boot_cpu: u32) -> Result<Vec<u8>, vm_fdt::Error> {
+    let entries: Result<Vec<_>, _> = reservations.iter().map(|(at, size)| FdtReserveEntry::new(*at, *size)).collect();
+    let mut writer = FdtWriter::new_with_mem_reserv(&entries?)?;
+    writer.set_boot_cpuid_phys(boot_cpu);
+    write_node(&mut writer, root)?;
+    writer.finish()
+}
+
+fn write_node(writer: &mut FdtWriter, node: &Node) -> Result<(), vm_fdt::Error> {
+    let open = writer.begin_node(&node.name)?;
+    for (name, value) in &node.properties {
+        writer.property(name, value)?;
+    }
+    for child in &node.children {
+        write_node(writer, child)?;
+    }
+    writer.end_node(open)
+}

@@ -1,0 +1,341 @@
+//! The resolved machine: what the processes and the recording see.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole machine, resolved and checked. Addresses are guest physical, sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// What the machine is called in messages and recordings.
+    pub name: String,
+    /// The processor.
+    pub cpu: Cpu,
+    /// Guest RAM.
+    pub memory: Memory,
+    /// How guest time runs.
+    pub clock: Clock,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// What is loaded before the first instruction.
+    pub boot: Boot,
+    /// The devices, in the file's order; a channel's number is the index of its device here.
+    pub devices: Vec<Device>,
+    /// Ranges without any device where a read gives zero and a write is lost. An access that hits nothing at all is an external abort.
+    pub bus: Vec<BusRange>,
+    /// Bounds on what the processes use.
+    pub limits: Limits,
+}
+
+/// Which processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CpuModel {
+    /// ARM Cortex-A15 MPCore, r0p0 as to its identification registers.
+    #[serde(rename = "cortex-a15")]
+    CortexA15,
+}
+
+/// The processor of a [`Machine`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cpu {
+    /// Its model.
+    pub model: CpuModel,
+    /// How many cores; 1 so far.
+    pub count: u32,
+    /// PERIPHBASE: where the private peripherals lie (Cortex-A15 TRM 4.3.? CBAR), a multiple of 32 KiB.
+    pub periphbase: u64,
+    /// Frequency of the generic timer's counter (CNTFRQ), in Hz.
+    pub timer_hz: u32,
+}
+
+/// Guest RAM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// First address, a multiple of 64 KiB.
+    pub base: u64,
+    /// Size, a multiple of 64 KiB; base + size lies within 4 GiB.
+    pub size: u64,
+    /// Other windows onto the same RAM.
+    pub aliases: Vec<Alias>,
+}
+
+/// A window that shows a part of RAM at another address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alias {
+    /// First address of the window, a multiple of 64 KiB.
+    pub at: u64,
+    /// Its size, a multiple of 64 KiB.
+    pub size: u64,
+    /// Where in RAM it begins, counted from the RAM's base; a multiple of 64 KiB.
+    pub offset: u64,
+}
+
+/// What guest time does while the CPU idles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockMode {
+    /// Jump to the next deadline at once.
+    Warp,
+    /// Sleep until it, and never run ahead of the wall clock.
+    Realtime,
+}
+
+/// How guest time runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// What happens in idle time.
+    pub mode: ClockMode,
+    /// Guest nanoseconds that one instruction takes, as (numerator, denominator), both 1..=1_000_000.
+    pub ns_per_insn: (u32, u32),
+}
+
+/// The GICv2, placed relative to `periphbase`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gic {
+    /// Offset of the distributor's 4 KiB from periphbase.
+    pub dist: u64,
+    /// Offset of the CPU interface from periphbase.
+    pub cpu: u64,
+    /// Size of the CPU interface: 0x2000 on Cortex-A15.
+    pub cpu_size: u64,
+    /// Shared peripheral interrupts, a multiple of 32 up to 960. SPI n has the interrupt id 32 + n.
+    pub spis: u32,
+}
+
+/// Size of the GICv2 distributor's register range.
+pub(crate) const GIC_DIST_SIZE: u64 = 0x1000;
+
+impl Machine {
+    /// Where the GIC's distributor lies: (address, size).
+    pub fn gic_dist(&self) -> (u64, u64) {
+        (self.cpu.periphbase + self.gic.dist, GIC_DIST_SIZE)
+    }
+
+    /// Where the GIC's CPU interface lies: (address, size).
+    pub fn gic_cpu(&self) -> (u64, u64) {
+        (self.cpu.periphbase + self.gic.cpu, self.gic.cpu_size)
+    }
+
+    /// The index of the device that has this name.
+    pub fn device_index(&self, name: &str) -> Option<usize> {
+        self.devices.iter().position(|d| d.name == name)
+    }
+
+    /// The machine as RON text, as it stands in a recording's manifest. [`Machine::from_text`] reads it back.
+    pub fn to_text(&self) -> String {
+        ron::ser::to_string_pretty(self, ron::ser::PrettyConfig::default()).expect("a machine is plain data")
+    }
+
+    /// Reads what [`Machine::to_text`] wrote.
+    ///
+    /// # Errors
+    /// What is wrong and where, if the text was not made by `to_text` of a valid machine: the same rules hold as for a machine file.
+    pub fn from_text(text: &str) -> Result<Self, String> {
+        let machine: Self = ron::from_str(text).map_err(|e| format!("machine description, {}: {}", e.span.start, e.code))?;
+        crate::resolve::check(&machine).map_err(|p| format!("machine description: {}; {}", p.what, p.fix))?;
+        Ok(machine)
+    }
+}
+
+/// What is in memory and where the CPU starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Boot {
+    /// A Linux kernel by the ARM boot protocol.
+    Linux(LinuxBoot),
+    /// A bare-metal image.
+    Image(ImageBoot),
+}
+
+/// A Linux boot. A path is as the machine file or the command line gave it, relative ones already joined to the file's folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinuxBoot {
+    /// The zImage.
+    pub kernel: PathBuf,
+    /// The device tree blob.
+    pub dtb: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line; replaces the device tree's `bootargs`.
+    pub append: String,
+    /// Register r1 at entry: the machine number of boards without a device tree, 0xffffffff for none.
+    pub machine_id: u32,
+}
+
+/// A bare-metal boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageBoot {
+    /// An ELF file, or raw bytes.
+    pub file: PathBuf,
+    /// Where raw bytes go; none = the RAM's base. An ELF file says it itself.
+    pub load: Option<u64>,
+    /// The first instruction's address, bit 0 set for Thumb; none = the ELF's entry, or where the raw bytes begin.
+    pub entry: Option<u64>,
+}
+
+/// One device: one plugin in one process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its name in this machine: `[a-z0-9_-]`, at most 32 characters.
+    pub name: String,
+    /// The plugin's name: `pl011` is found as `libplugin_pl011.so`.
+    pub plugin: String,
+    /// First address of its registers, a multiple of 4.
+    pub at: u64,
+    /// Size of its registers' range, a multiple of 4.
+    pub size: u64,
+    /// Its configuration: RON text, the plugin's business.
+    pub config: String,
+    /// Where its output pins lead.
+    pub lines: Vec<Line>,
+    /// The host side of it.
+    pub backend: Backend,
+    /// Which guest memory it may read and write by message.
+    pub dma: Dma,
+}
+
+/// Where an output pin leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// The device's output pin.
+    pub pin: Pin,
+    /// What it drives.
+    pub to: LineTarget,
+}
+
+/// A pin by its name in the plugin's spec, or by its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pin {
+    /// By name.
+    Name(String),
+    /// By number.
+    Number(u16),
+}
+
+impl std::fmt::Display for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(n) => write!(f, "\"{n}\""),
+            Self::Number(n) => write!(f, "{n}"),
+        }
+    }
+}
+
+/// What an output pin drives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineTarget {
+    /// Shared peripheral interrupt n (interrupt id 32 + n).
+    Spi(u32),
+    /// A rising edge powers the machine off.
+    Poweroff,
+    /// A rising edge resets the machine.
+    Reset,
+    /// An input pin of another device.
+    Device(String, Pin),
+}
+
+/// The host side of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// None: the device neither takes host input nor makes host output.
+    #[default]
+    None,
+    /// The machine's console; at most one device has it.
+    Console,
+    /// Output is thrown away, input never comes.
+    Null,
+    /// The date at start, as host input.
+    Rtc,
+}
+
+/// A device's grant of guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dma {
+    /// None at all: a DMA request ends the device's channel.
+    #[default]
+    None,
+}
+
+/// A range of addresses without any device that answers as zero.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BusRange {
+    /// First address, a multiple of 4 KiB.
+    pub at: u64,
+    /// Size, a multiple of 4 KiB. A device inside the range goes before it.
+    pub size: u64,
+}
+
+/// Bounds on what the processes use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Slots of a channel's request ring, a power of two, 16..=65536.
+    pub request_slots: u32,
+    /// Slots of a channel's event ring, a power of two, 16..=65536.
+    pub event_slots: u32,
+    /// Bytes of each of a channel's two arenas, a power of two, 4 KiB..=64 MiB.
+    pub arena: u32,
+    /// How long a device may take to answer, in milliseconds of wall time, before its machine is ended: 100..=3_600_000.
+    pub reply_timeout_ms: u32,
+    /// Instructions between two register anchors of a recording: 1_000..=10_000_000.
+    pub anchor_every: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { request_slots: 4096, event_slots: 4096, arena: 1 << 20, reply_timeout_ms: 10_000, anchor_every: 1_000_000 }
+    }
+}
+
+/// The pins that a plugin's spec names, in the order of their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// Output pins.
+    pub outputs: Vec<String>,
+    /// Input pins.
+    pub inputs: Vec<String>,
+}
+
+/// An output pin of a device and what it drives, all by number: what the CPU process needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// The driving device's index in [`Machine::devices`].
+    pub device: u16,
+    /// Its output pin.
+    pub pin: u16,
+    /// What the pin drives.
+    pub to: WireTarget,
+}
+
+/// See [`LineTarget`]; here by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WireTarget {
+    /// Shared peripheral interrupt n.
+    Spi(u32),
+    /// Power-off on a rising edge.
+    Poweroff,
+    /// Reset on a rising edge.
+    Reset,
+    /// An input pin of another device.
+    Device {
+        /// Its index in [`Machine::devices`].
+        device: u16,
+        /// Its input pin.
+        pin: u16,
+    },
+}

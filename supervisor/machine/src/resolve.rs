@@ -1,0 +1,666 @@
+//! From the file to the machine, and the rules that a machine keeps.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use ron::value::RawValue;
+use serde::Deserialize;
+
+use crate::file::{BootFile, DeviceFile, File, ImageFile, LimitsFile, LinuxFile, PinFile, SizeFile, TargetFile};
+use crate::machine::{
+    Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Dma, GIC_DIST_SIZE, Gic, ImageBoot, Limits, Line,
+    LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
+};
+use crate::source::{ConfigError, Source};
+
+/// The end of the physical address space that the machine can have so far.
+const SPACE: u64 = 1 << 32;
+/// What RAM, its aliases and their offsets are aligned to.
+const RAM_ALIGN: u64 = 64 << 10;
+const PAGE: u64 = 4 << 10;
+/// The most devices of one machine: each is a process.
+const MAX_DEVICES: usize = 64;
+/// The most ranges of other kinds, and lines of a device.
+const MAX_RANGES: usize = 256;
+/// The longest kernel command line (COMMAND_LINE_SIZE of the ARM kernel) with its final zero.
+const MAX_APPEND: usize = 1024;
+
+/// What the command line changes in a machine file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--memory`, as [`parse_size`] gives it.
+    pub memory: Option<u64>,
+    /// `--kernel`.
+    pub kernel: Option<PathBuf>,
+    /// `--dtb`.
+    pub dtb: Option<PathBuf>,
+    /// `--initrd`.
+    pub initrd: Option<PathBuf>,
+    /// `--append`: replaces the file's command line.
+    pub append: Option<String>,
+    /// `--clock`.
+    pub clock: Option<ClockMode>,
+    /// The clock's mode if neither the command line nor the file names one; none = warp.
+    pub default_clock: Option<ClockMode>,
+}
+
+/// A machine and where its parts stand in the file.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The machine.
+    pub machine: Machine,
+    /// Places for errors that only show later: a missing image, an unknown pin, what a plugin says to its config.
+    pub spans: Spans,
+}
+
+/// A part of the machine file that can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    Name,
+    CpuCount,
+    Periphbase,
+    TimerHz,
+    MemoryBase,
+    MemorySize,
+    Alias(usize),
+    NsPerInsn,
+    Gic,
+    Spis,
+    Kernel,
+    Dtb,
+    Initrd,
+    Append,
+    Image,
+    ImageAddress,
+    Devices,
+    DeviceName(usize),
+    DevicePlugin(usize),
+    DeviceAt(usize),
+    DeviceSize(usize),
+    DeviceConfig(usize),
+    DeviceBackend(usize),
+    DeviceLine(usize, usize),
+    DeviceTarget(usize, usize),
+    Bus(usize),
+    Limits,
+}
+
+/// A rule that a machine breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) place: Place,
+    pub(crate) what: String,
+    pub(crate) fix: String,
+}
+
+fn problem<T>(place: Place, what: impl Into<String>, fix: impl Into<String>) -> Result<T, Problem> {
+    Err(Problem { place, what: what.into(), fix: fix.into() })
+}
+
+/// Where the parts of a machine stand in its file.
+#[derive(Clone, Debug)]
+pub struct Spans {
+    source: Source,
+    at: HashMap<Place, usize>,
+    given: HashMap<Place, &'static str>,
+}
+
+impl Spans {
+    pub(crate) fn error(&self, place: Place, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
+        match self.given.get(&place) {
+            Some(flag) => ConfigError { file: flag.into(), line: 0, column: 0, what: what.into(), fix: fix.into() },
+            None => self.source.error(self.at.get(&place).copied().unwrap_or(0), what, fix),
+        }
+    }
+
+    /// The kernel (or the bare-metal image) is no good.
+    pub fn kernel(&self, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
+        let place = if self.at.contains_key(&Place::Image) { Place::Image } else { Place::Kernel };
+        self.error(place, what, fix)
+    }
+
+    /// The device tree is no good.
+    pub fn dtb(&self, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
+        self.error(Place::Dtb, what, fix)
+    }
+
+    /// The initial RAM disk is no good.
+    pub fn initrd(&self, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
+        self.error(Place::Initrd, what, fix)
+    }
+
+    /// The memory is no good (too small for the images).
+    pub fn memory(&self, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
+        self.error(Place::MemorySize, what, fix)
+    }
+
+    /// A device's plugin is no good.
+    pub fn plugin(&self, device: usize, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
+        self.error(Place::DevicePlugin(device), what, fix)
+    }
+
+    /// A device's plugin refuses its configuration. `line` and `column` count from 1 inside the configuration's own text, as a
+    /// RON error of it says; none for a fault of the configuration as a whole.
+    pub fn config(&self, device: usize, position: Option<(usize, usize)>, what: impl Into<String>) -> ConfigError {
+        let mut error = self.error(Place::DeviceConfig(device), what, "see the plugin's page for what it takes");
+        if let (Some((line, column)), 1..) = (position, error.line) {
+            error.column = if line <= 1 { error.column + column.saturating_sub(1) } else { column };
+            error.line += line.saturating_sub(1);
+        }
+        error
+    }
+
+    /// The place of a boot error.
+    pub fn boot(&self, error: &crate::boot::BootError) -> ConfigError {
+        use crate::boot::Part;
+        let place = match error.part {
+            Part::Kernel if self.at.contains_key(&Place::Image) => Place::Image,
+            Part::Kernel => Place::Kernel,
+            Part::Dtb => Place::Dtb,
+            Part::Initrd => Place::Initrd,
+            Part::Append => Place::Append,
+            Part::Memory => Place::MemorySize,
+        };
+        self.error(place, error.what.clone(), error.fix.clone())
+    }
+}
+
+/// Reads a size: a number of bytes (decimal or 0x...), or one with the suffix K, M or G for KiB, MiB, GiB.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number = match digits.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => digits.parse::<u64>(),
+    };
+    let number = number.map_err(|_| format!("`{text}` is no size"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+/// Makes the machine that a file describes. Relative paths in it are taken from the file's folder, those of `overrides` as they are.
+///
+/// # Errors
+/// The first thing that is wrong, with its place.
+pub fn resolve(source: Source, overrides: &Overrides) -> Result<Resolved, ConfigError> {
+    crate::dup::check(&source)?;
+    let mut reader = Reader { source: &source, at: HashMap::new(), given: HashMap::new() };
+    let file: File<'_> = source.parse()?;
+    let machine = reader.machine(&file, overrides)?;
+    let Reader { at, given, .. } = reader;
+    let spans = Spans { source: source.clone(), at, given };
+    check(&machine).map_err(|p| spans.error(p.place, p.what, p.fix))?;
+    Ok(Resolved { machine, spans })
+}
+
+/// Reads the parts of the file and notes where they stand.
+struct Reader<'a> {
+    source: &'a Source,
+    at: HashMap<Place, usize>,
+    given: HashMap<Place, &'static str>,
+}
+
+impl<'a> Reader<'a> {
+    fn get<T: Deserialize<'a>>(&mut self, place: Place, raw: &'a RawValue) -> Result<T, ConfigError> {
+        self.at.insert(place, self.source.offset(raw));
+        self.source.value(raw)
+    }
+
+    fn opt<T: Deserialize<'a>>(&mut self, place: Place, raw: Option<&'a RawValue>, default: T) -> Result<T, ConfigError> {
+        raw.map_or(Ok(default), |raw| self.get(place, raw))
+    }
+
+    fn size(&mut self, place: Place, raw: &'a RawValue) -> Result<u64, ConfigError> {
+        match self.get(place, raw) {
+            Ok(SizeFile::Bytes(n)) => Ok(n),
+            Ok(SizeFile::Text(text)) => {
+                parse_size(&text).map_err(|what| self.source.error(self.at[&place], what, "write it as \"512M\" or as a number of bytes"))
+            }
+            Err(e) => Err(ConfigError { what: "this is no size".into(), fix: "write it as \"512M\" or as a number of bytes".into(), ..e }),
+        }
+    }
+
+    fn path(&mut self, place: Place, raw: &'a RawValue) -> Result<PathBuf, ConfigError> {
+        let path: crate::file::PathText = self.get(place, raw)?;
+        Ok(self.source.path().parent().unwrap_or(Path::new("")).join(path))
+    }
+
+    fn machine(&mut self, file: &File<'a>, over: &Overrides) -> Result<Machine, ConfigError> {
+        let cpu = Cpu {
+            model: self.source.value::<CpuModel>(file.cpu.model).or_else(|_| self.model(file.cpu.model))?,
+            count: self.opt(Place::CpuCount, file.cpu.count, 1)?,
+            periphbase: self.get(Place::Periphbase, file.cpu.periphbase)?,
+            timer_hz: self.opt(Place::TimerHz, file.cpu.timer_hz, 62_500_000)?,
+        };
+        let mut memory = Memory {
+            base: self.get(Place::MemoryBase, file.memory.base)?,
+            size: self.size(Place::MemorySize, file.memory.size)?,
+            aliases: Vec::new(),
+        };
+        if let Some(size) = over.memory {
+            memory.size = size;
+            self.given.insert(Place::MemorySize, "--memory");
+        }
+        for (i, alias) in file.memory.aliases.iter().enumerate() {
+            let size = self.size(Place::Alias(i), alias.size)?;
+            let offset = self.opt(Place::Alias(i), alias.offset, 0)?;
+            memory.aliases.push(Alias { at: self.get(Place::Alias(i), alias.at)?, size, offset });
+        }
+        let gic = Gic {
+            cpu: self.get(Place::Gic, file.gic.cpu)?,
+            cpu_size: self.opt(Place::Gic, file.gic.cpu_size, 0x2000)?,
+            dist: self.get(Place::Gic, file.gic.dist)?,
+            spis: self.get(Place::Spis, file.gic.spis)?,
+        };
+        let mut bus = Vec::new();
+        for (i, range) in file.bus.iter().enumerate() {
+            let size = self.size(Place::Bus(i), range.size)?;
+            bus.push(BusRange { at: self.get(Place::Bus(i), range.at)?, size });
+        }
+        let mut devices = Vec::new();
+        for (i, device) in file.devices.iter().enumerate() {
+            devices.push(self.device(i, device)?);
+        }
+        Ok(Machine {
+            name: self.get(Place::Name, file.name)?,
+            cpu,
+            memory,
+            clock: self.clock(file, over)?,
+            gic,
+            boot: match &file.boot {
+                BootFile::Linux(linux) => Boot::Linux(self.linux(linux, over)?),
+                BootFile::Image(image) => Boot::Image(self.image(image, over)?),
+            },
+            devices,
+            bus,
+            limits: match &file.limits {
+                Some(limits) => self.limits(limits)?,
+                None => Limits::default(),
+            },
+        })
+    }
+
+    /// `model` is text in the file, for its hyphen.
+    fn model(&self, raw: &'a RawValue) -> Result<CpuModel, ConfigError> {
+        let name: String = self.source.value(raw)?;
+        match name.as_str() {
+            "cortex-a15" => Ok(CpuModel::CortexA15),
+            _ => Err(self.source.error(self.source.offset(raw), format!("there is no CPU model \"{name}\""), "it is one of: \"cortex-a15\"")),
+        }
+    }
+
+    fn clock(&mut self, file: &File<'a>, over: &Overrides) -> Result<Clock, ConfigError> {
+        let mut clock = Clock { mode: over.default_clock.unwrap_or(ClockMode::Warp), ns_per_insn: (1, 1) };
+        if let Some(written) = &file.clock {
+            if let Some(raw) = written.mode {
+                clock.mode = self.source.value(raw)?;
+            }
+            clock.ns_per_insn = self.opt(Place::NsPerInsn, written.ns_per_insn, clock.ns_per_insn)?;
+        }
+        clock.mode = over.clock.unwrap_or(clock.mode);
+        Ok(clock)
+    }
+
+    /// An image's path from the command line, else from the file.
+    fn image_path(
+        &mut self,
+        place: Place,
+        flag: &'static str,
+        given: Option<&PathBuf>,
+        raw: Option<&'a RawValue>,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        if let Some(path) = given {
+            self.given.insert(place, flag);
+            return Ok(Some(path.clone()));
+        }
+        raw.map(|raw| self.path(place, raw)).transpose()
+    }
+
+    fn linux(&mut self, file: &LinuxFile<'a>, over: &Overrides) -> Result<LinuxBoot, ConfigError> {
+        let kernel = self.image_path(Place::Kernel, "--kernel", over.kernel.as_ref(), file.kernel)?;
+        let dtb = self.image_path(Place::Dtb, "--dtb", over.dtb.as_ref(), file.dtb)?;
+        let initrd = self.image_path(Place::Initrd, "--initrd", over.initrd.as_ref(), file.initrd)?;
+        let append = match &over.append {
+            Some(text) => {
+                self.given.insert(Place::Append, "--append");
+                text.clone()
+            }
+            None => self.opt(Place::Append, file.append, String::new())?,
+        };
+        let missing = |what: &str, flag: &str| {
+            let at = self.source.text().find("boot").unwrap_or(0);
+            self.source.error(at, format!("the machine has no {what}"), format!("name one with {flag} FILE, or here"))
+        };
+        Ok(LinuxBoot {
+            kernel: kernel.ok_or_else(|| missing("kernel", "--kernel"))?,
+            dtb: dtb.ok_or_else(|| missing("device tree", "--dtb"))?,
+            initrd,
+            append,
+            machine_id: self.opt(Place::Kernel, file.machine_id, u32::MAX)?,
+        })
+    }
+
+    fn image(&mut self, file: &ImageFile<'a>, over: &Overrides) -> Result<ImageBoot, ConfigError> {
+        let path = self.image_path(Place::Image, "--kernel", over.kernel.as_ref(), Some(file.file))?;
+        for (given, flag) in [(over.dtb.is_some(), "--dtb"), (over.initrd.is_some(), "--initrd"), (over.append.is_some(), "--append")] {
+            if given {
+                let what = "this machine boots a bare-metal image".to_owned();
+                return Err(ConfigError { file: flag.into(), line: 0, column: 0, what, fix: "leave the option out".into() });
+            }
+        }
+        Ok(ImageBoot {
+            file: path.expect("the file names one"),
+            load: file.load.map(|raw| self.get(Place::ImageAddress, raw)).transpose()?,
+            entry: file.entry.map(|raw| self.get(Place::ImageAddress, raw)).transpose()?,
+        })
+    }
+
+    fn device(&mut self, i: usize, file: &DeviceFile<'a>) -> Result<Device, ConfigError> {
+        let mut lines = Vec::new();
+        for (j, (pin, to)) in file.lines.0.iter().enumerate() {
+            let pin = match self.get(Place::DeviceLine(i, j), pin) {
+                Ok(pin) => resolve_pin(pin),
+                Err(e) => return Err(ConfigError { what: "this is no pin".into(), fix: "a pin is a name such as \"irq\", or a number".into(), ..e }),
+            };
+            let to = match self.get(Place::DeviceTarget(i, j), to)? {
+                TargetFile::Spi(n) => LineTarget::Spi(n),
+                TargetFile::Poweroff => LineTarget::Poweroff,
+                TargetFile::Reset => LineTarget::Reset,
+                TargetFile::Device(name, pin) => LineTarget::Device(name, resolve_pin(pin)),
+            };
+            lines.push(Line { pin, to });
+        }
+        if let Some(config) = file.config {
+            self.at.insert(Place::DeviceConfig(i), self.source.offset(config));
+        }
+        let device = Device {
+            name: self.get(Place::DeviceName(i), file.name)?,
+            plugin: self.get(Place::DevicePlugin(i), file.plugin)?,
+            at: self.get(Place::DeviceAt(i), file.at)?,
+            size: self.size(Place::DeviceSize(i), file.size)?,
+            config: file.config.map_or("()", |c| c.trim().get_ron()).to_owned(),
+            lines,
+            backend: self.opt(Place::DeviceBackend(i), file.backend, Backend::None)?,
+            dma: self.opt(Place::DeviceBackend(i), file.dma, Dma::None)?,
+        };
+        if file.config.is_none() {
+            let at = self.at[&Place::DeviceName(i)];
+            self.at.insert(Place::DeviceConfig(i), at);
+        }
+        Ok(device)
+    }
+
+    fn limits(&mut self, file: &LimitsFile<'a>) -> Result<Limits, ConfigError> {
+        let default = Limits::default();
+        if let Some(first) = [file.request_slots, file.event_slots, file.arena, file.reply_timeout_ms, file.anchor_every].into_iter().flatten().next() {
+            self.at.insert(Place::Limits, self.source.offset(first));
+        }
+        let arena = match file.arena {
+            Some(raw) => u32::try_from(self.size(Place::Limits, raw)?).unwrap_or(u32::MAX),
+            None => default.arena,
+        };
+        Ok(Limits {
+            request_slots: self.opt(Place::Limits, file.request_slots, default.request_slots)?,
+            event_slots: self.opt(Place::Limits, file.event_slots, default.event_slots)?,
+            arena,
+            reply_timeout_ms: self.opt(Place::Limits, file.reply_timeout_ms, default.reply_timeout_ms)?,
+            anchor_every: self.opt(Place::Limits, file.anchor_every, default.anchor_every)?,
+        })
+    }
+}
+
+fn resolve_pin(pin: PinFile) -> Pin {
+    match pin {
+        PinFile::Number(n) => Pin::Number(n),
+        PinFile::Name(name) => Pin::Name(name),
+    }
+}
+
+/// The rules, for a machine from a file and for one from a recording alike.
+pub(crate) fn check(m: &Machine) -> Result<(), Problem> {
+    check_scalars(m)?;
+    check_memory(m)?;
+    check_gic(m)?;
+    check_limits(&m.limits)?;
+    check_boot(m)?;
+    if m.devices.len() > MAX_DEVICES {
+        return problem(Place::Devices, format!("the machine has {} devices", m.devices.len()), format!("at most {MAX_DEVICES}: each is a process"));
+    }
+    for (i, device) in m.devices.iter().enumerate() {
+        check_device(m, i, device)?;
+    }
+    check_overlaps(m)?;
+    check_targets(m)
+}
+
+fn check_scalars(m: &Machine) -> Result<(), Problem> {
+    if m.name.is_empty() || m.name.len() > 64 || m.name.chars().any(char::is_control) {
+        return problem(Place::Name, "this is no name for a machine", "give it 1 to 64 printable characters");
+    }
+    if m.cpu.count != 1 {
+        return problem(Place::CpuCount, format!("the machine has {} CPUs", m.cpu.count), "only 1 is supported so far");
+    }
+    if !(1_000..=1_000_000_000).contains(&m.cpu.timer_hz) {
+        return problem(Place::TimerHz, format!("the timer runs at {} Hz", m.cpu.timer_hz), "give 1_000 to 1_000_000_000");
+    }
+    let (num, den) = m.clock.ns_per_insn;
+    if !(1..=1_000_000).contains(&num) || !(1..=1_000_000).contains(&den) {
+        return problem(Place::NsPerInsn, format!("an instruction takes {num}/{den} ns"), "give two numbers of 1 to 1_000_000, such as (1, 1)");
+    }
+    Ok(())
+}
+
+fn check_memory(m: &Machine) -> Result<(), Problem> {
+    let Memory { base, size, aliases } = &m.memory;
+    if *size == 0 || size % RAM_ALIGN != 0 {
+        return problem(Place::MemorySize, format!("RAM of {size} bytes is impossible"), "give a multiple of 64 KiB, at least one");
+    }
+    if base % RAM_ALIGN != 0 {
+        return problem(Place::MemoryBase, format!("RAM can't begin at {base:#x}"), "give a multiple of 64 KiB");
+    }
+    if base.checked_add(*size).is_none_or(|end| end > SPACE) {
+        let room = SPACE.saturating_sub(*base) >> 20;
+        return problem(Place::MemorySize, format!("RAM of {} MiB at {base:#x} ends beyond 4 GiB", size >> 20), format!("at most {room} MiB fit there"));
+    }
+    if aliases.len() > MAX_RANGES {
+        return problem(Place::Alias(MAX_RANGES), "there are too many aliases", format!("at most {MAX_RANGES}"));
+    }
+    for (i, a) in aliases.iter().enumerate() {
+        if a.size == 0 || (a.size | a.at | a.offset) % RAM_ALIGN != 0 || a.at.checked_add(a.size).is_none_or(|end| end > SPACE) {
+            return problem(Place::Alias(i), format!("an alias of {:#x} bytes at {:#x} is impossible", a.size, a.at), "give multiples of 64 KiB below 4 GiB");
+        }
+        if a.offset.checked_add(a.size).is_none_or(|end| end > *size) {
+            return problem(Place::Alias(i), format!("the alias at {:#x} shows more than there is of RAM", a.at), format!("offset + size is at most {size:#x}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_gic(m: &Machine) -> Result<(), Problem> {
+    if m.cpu.periphbase % 0x8000 != 0 || m.cpu.periphbase >= SPACE {
+        return problem(Place::Periphbase, format!("PERIPHBASE can't be {:#x}", m.cpu.periphbase), "give a multiple of 32 KiB below 4 GiB");
+    }
+    let Gic { dist, cpu, cpu_size, spis } = &m.gic;
+    let fits = |at: u64, size: u64| at % 0x100 == 0 && at < 0x10_0000 && m.cpu.periphbase + at + size <= SPACE;
+    if !fits(*dist, GIC_DIST_SIZE) || !(0x100..=0x2_0000).contains(cpu_size) || cpu_size % 0x100 != 0 || !fits(*cpu, *cpu_size) {
+        return problem(Place::Gic, "the GIC can't lie there", "give offsets from periphbase, multiples of 0x100 below 1 MiB, as the CPU's manual names them");
+    }
+    if *spis == 0 || spis % 32 != 0 || *spis > 960 {
+        return problem(Place::Spis, format!("a GIC with {spis} SPIs is impossible"), "give a multiple of 32, up to 960");
+    }
+    Ok(())
+}
+
+fn check_limits(l: &Limits) -> Result<(), Problem> {
+    let slots = |n: u32| n.is_power_of_two() && (16..=65536).contains(&n);
+    let bad = if !slots(l.request_slots) || !slots(l.event_slots) {
+        "request_slots and event_slots are powers of two, 16 to 65536"
+    } else if !l.arena.is_power_of_two() || !(4 << 10..=64 << 20).contains(&l.arena) {
+        "arena is a power of two, 4 KiB to 64 MiB"
+    } else if !(100..=3_600_000).contains(&l.reply_timeout_ms) {
+        "reply_timeout_ms is 100 to 3_600_000"
+    } else if !(1_000..=10_000_000).contains(&l.anchor_every) {
+        "anchor_every is 1_000 to 10_000_000 instructions"
+    } else {
+        return Ok(());
+    };
+    problem(Place::Limits, "a limit is out of its range", bad)
+}
+
+fn check_boot(m: &Machine) -> Result<(), Problem> {
+    match &m.boot {
+        Boot::Linux(linux) if linux.append.len() >= MAX_APPEND || linux.append.contains('\0') => {
+            problem(Place::Append, "the kernel can't take this command line", format!("at most {} bytes, no zero byte", MAX_APPEND - 1))
+        }
+        Boot::Image(image) if image.load.is_some_and(|at| at >= SPACE) || image.entry.is_some_and(|at| at >= SPACE) => {
+            problem(Place::ImageAddress, "the address is beyond 4 GiB", "give one inside RAM")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_device(m: &Machine, i: usize, d: &Device) -> Result<(), Problem> {
+    let word = |s: &str| !s.is_empty() && s.len() <= 32 && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+    if !word(&d.name) {
+        return problem(Place::DeviceName(i), format!("\"{}\" is no device name", d.name), "use a-z, 0-9, - and _, at most 32 characters");
+    }
+    if !word(&d.plugin) {
+        return problem(Place::DevicePlugin(i), format!("\"{}\" is no plugin name", d.plugin), "use a-z, 0-9, - and _, such as \"pl011\"");
+    }
+    if m.devices[..i].iter().any(|other| other.name == d.name) {
+        return problem(Place::DeviceName(i), format!("two devices are called \"{}\"", d.name), "rename one");
+    }
+    if d.size == 0 || d.size % 4 != 0 || d.size > SPACE {
+        return problem(Place::DeviceSize(i), format!("registers of {:#x} bytes are impossible", d.size), "give a multiple of 4, such as 0x1000");
+    }
+    if d.at % 4 != 0 || d.at.checked_add(d.size).is_none_or(|end| end > SPACE) {
+        return problem(Place::DeviceAt(i), format!("registers can't lie at {:#x}", d.at), "give a multiple of 4, so that they end below 4 GiB");
+    }
+    if d.backend == Backend::Console {
+        if let Some(other) = m.devices[..i].iter().find(|o| o.backend == Backend::Console) {
+            let what = format!("\"{}\" has the console already", other.name);
+            return problem(Place::DeviceBackend(i), what, "give one of the two `backend: null`");
+        }
+    }
+    if d.lines.len() > MAX_RANGES {
+        return problem(Place::DeviceName(i), "the device has too many lines", format!("at most {MAX_RANGES}"));
+    }
+    Ok(())
+}
+
+/// RAM, its aliases, the GIC and the devices lie apart. `bus` ranges may lie under devices and the GIC, as they come last.
+fn check_overlaps(m: &Machine) -> Result<(), Problem> {
+    let mut ranges = vec![("RAM".to_owned(), m.memory.base, m.memory.size, Place::MemoryBase)];
+    ranges.extend(m.memory.aliases.iter().enumerate().map(|(i, a)| (format!("RAM alias {i}"), a.at, a.size, Place::Alias(i))));
+    let rams = ranges.len();
+    let (dist, dist_size) = m.gic_dist();
+    let (cpu, cpu_size) = m.gic_cpu();
+    ranges.push(("the GIC distributor".to_owned(), dist, dist_size, Place::Gic));
+    ranges.push(("the GIC CPU interface".to_owned(), cpu, cpu_size, Place::Gic));
+    ranges.extend(m.devices.iter().enumerate().map(|(i, d)| (format!("\"{}\"", d.name), d.at, d.size, Place::DeviceAt(i))));
+    overlap(&ranges)?;
+    if m.bus.len() > MAX_RANGES {
+        return problem(Place::Bus(MAX_RANGES), "there are too many bus ranges", format!("at most {MAX_RANGES}"));
+    }
+    ranges.truncate(rams);
+    for (i, b) in m.bus.iter().enumerate() {
+        if b.size == 0 || (b.size | b.at) % PAGE != 0 || b.at.checked_add(b.size).is_none_or(|end| end > SPACE) {
+            return problem(Place::Bus(i), format!("a bus range of {:#x} bytes at {:#x} is impossible", b.size, b.at), "give multiples of 4 KiB below 4 GiB");
+        }
+        ranges.push(("this bus range".to_owned(), b.at, b.size, Place::Bus(i)));
+    }
+    overlap(&ranges)
+}
+
+fn overlap(ranges: &[(String, u64, u64, Place)]) -> Result<(), Problem> {
+    for (i, (name, at, size, place)) in ranges.iter().enumerate() {
+        for (other, other_at, other_size, _) in &ranges[..i] {
+            if at < &(other_at + other_size) && other_at < &(at + size) {
+                let last = other_at + other_size - 1;
+                return problem(*place, format!("{name} at {at:#x} overlaps {other} ({other_at:#x}..={last:#x})"), "move or shrink one of them");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_targets(m: &Machine) -> Result<(), Problem> {
+    for (i, device) in m.devices.iter().enumerate() {
+        for (j, line) in device.lines.iter().enumerate() {
+            match &line.to {
+                LineTarget::Spi(n) if *n >= m.gic.spis => {
+                    let fix = format!("the GIC has {} SPIs: 0 to {}", m.gic.spis, m.gic.spis - 1);
+                    return problem(Place::DeviceTarget(i, j), format!("there is no SPI {n}"), fix);
+                }
+                LineTarget::Device(name, _) if m.device_index(name).is_none() => {
+                    return problem(Place::DeviceTarget(i, j), format!("there is no device \"{name}\""), format!("the devices are: {}", names(m)));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn names(m: &Machine) -> String {
+    m.devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+impl Machine {
+    /// Binds every line to pin numbers. `pins[i]` are the pins of device i.
+    ///
+    /// # Errors
+    /// A pin that a plugin doesn't have, or two lines from one pin, with its place in the file if `spans` are given (a machine from a recording has none).
+    pub fn wire(&self, pins: &[Pins], spans: Option<&Spans>) -> Result<Vec<Wire>, String> {
+        self.wires(pins).map_err(|p| match spans {
+            Some(spans) => spans.error(p.place, p.what, p.fix).to_string(),
+            None => format!("{}; {}", p.what, p.fix),
+        })
+    }
+
+    fn wires(&self, pins: &[Pins]) -> Result<Vec<Wire>, Problem> {
+        assert_eq!(pins.len(), self.devices.len(), "every device has pins");
+        let mut wires: Vec<Wire> = Vec::new();
+        for (i, device) in self.devices.iter().enumerate() {
+            for (j, line) in device.lines.iter().enumerate() {
+                let pin = number(&line.pin, &pins[i].outputs, &device.name, "output", Place::DeviceLine(i, j))?;
+                let to = match &line.to {
+                    LineTarget::Spi(n) => WireTarget::Spi(*n),
+                    LineTarget::Poweroff => WireTarget::Poweroff,
+                    LineTarget::Reset => WireTarget::Reset,
+                    LineTarget::Device(name, input) => {
+                        let other = self.device_index(name).expect("checked");
+                        let pin = number(input, &pins[other].inputs, name, "input", Place::DeviceTarget(i, j))?;
+                        WireTarget::Device { device: other as u16, pin }
+                    }
+                };
+                let wire = Wire { device: i as u16, pin, to };
+                if wires.contains(&wire) {
+                    return problem(Place::DeviceLine(i, j), format!("pin {} is wired twice to the same place", line.pin), "remove one of the two");
+                }
+                wires.push(wire);
+            }
+        }
+        Ok(wires)
+    }
+}
+
+/// The number of a pin.
+fn number(pin: &Pin, names: &[String], device: &str, kind: &str, place: Place) -> Result<u16, Problem> {
+    let found = match pin {
+        Pin::Name(name) => names.iter().position(|n| n == name),
+        Pin::Number(n) => Some(usize::from(*n)).filter(|n| *n < names.len()),
+    };
+    match found {
+        Some(n) => Ok(n as u16),
+        None if names.is_empty() => problem(place, format!("\"{device}\" has no {kind} pins"), "remove the line"),
+        None => problem(place, format!("\"{device}\" has no {kind} pin {pin}"), format!("its {kind} pins are: {}", names.join(", "))),
+    }
+}
