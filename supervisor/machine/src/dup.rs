@@ -31,7 +31,11 @@ pub(crate) fn check(source: &Source) -> Result<(), ConfigError> {
         match bytes[at] {
             open @ (b'(' | b'[' | b'{') => {
                 if frames.len() > MAX_DEPTH {
-                    return Err(source.error(at, "brackets nest too deeply", format!("at most {MAX_DEPTH} levels are allowed")));
+                    return Err(source.error(
+                        at,
+                        "brackets nest too deeply",
+                        format!("at most {MAX_DEPTH} levels are allowed"),
+                    ));
                 }
                 frames.push(Frame { open, item: at + 1, keys: Vec::new() });
             }
@@ -55,14 +59,19 @@ fn key(source: &Source, frame: &mut Frame, colon: usize) -> Result<(), ConfigErr
     let start = skip_blank(text.as_bytes(), frame.item, colon);
     let written = text[start..colon].trim_end();
     // Two spellings of one key (0x10 and 16, "a" and r"a") are the same key.
-    let word = !written.starts_with(|c: char| c.is_ascii_digit()) && written.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let word = !written.starts_with(|c: char| c.is_ascii_digit())
+        && written.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let plain = match ron::from_str::<ron::Value>(written) {
         Ok(value) if !word => format!("{value:?}"),
         _ => written.strip_prefix("r#").unwrap_or(written).to_owned(),
     };
     if let Some((_, first)) = frame.keys.iter().find(|(k, _)| *k == plain) {
         let (line, column) = source.line_column(*first);
-        return Err(source.error(start, format!("key `{written}` stands here twice"), format!("it is already at {line}:{column}, remove one")));
+        return Err(source.error(
+            start,
+            format!("key `{written}` stands here twice"),
+            format!("it is already at {line}:{column}, remove one"),
+        ));
     }
     frame.keys.push((plain, start));
     frame.item = colon + 1;

@@ -28,7 +28,12 @@ impl Layout {
     /// Where a plugin may lie, best first. `pl011` is the file `libplugin_pl011.so`.
     pub fn plugin(&self, name: &str) -> Vec<PathBuf> {
         let file = format!("libplugin_{}.so", name.replace('-', "_"));
-        vec![self.bin.join(&file), self.bin.join("../lib/reprise/plugins").join(&file), self.bin.join("..").join(&file), self.bin.join("../deps").join(&file)]
+        vec![
+            self.bin.join(&file),
+            self.bin.join("../lib/reprise/plugins").join(&file),
+            self.bin.join("..").join(&file),
+            self.bin.join("../deps").join(&file),
+        ]
     }
 
     /// Where a machine file may lie, best first: as given; under `configs/` here, in the source checkout and in the installed prefix's

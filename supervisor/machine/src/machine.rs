@@ -137,7 +137,8 @@ impl Machine {
     /// # Errors
     /// What is wrong and where, if the text was not made by `to_text` of a valid machine: the same rules hold as for a machine file.
     pub fn from_text(text: &str) -> Result<Self, String> {
-        let machine: Self = ron::from_str(text).map_err(|e| format!("machine description, {}: {}", e.span.start, e.code))?;
+        let machine: Self =
+            ron::from_str(text).map_err(|e| format!("machine description, {}: {}", e.span.start, e.code))?;
         crate::resolve::check(&machine).map_err(|p| format!("machine description: {}; {}", p.what, p.fix))?;
         Ok(machine)
     }
@@ -298,7 +299,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { request_slots: 4096, event_slots: 4096, arena: 1 << 20, reply_timeout_ms: 10_000, anchor_every: 1_000_000 }
+        Self {
+            request_slots: 4096,
+            event_slots: 4096,
+            arena: 1 << 20,
+            reply_timeout_ms: 10_000,
+            anchor_every: 1_000_000,
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::file::{BootFile, DeviceFile, File, ImageFile, LimitsFile, LinuxFile, PinFile, SizeFile, TargetFile};
 use crate::machine::{
-    Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Dma, GIC_DIST_SIZE, Gic, ImageBoot, Limits, Line,
-    LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
+    Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Dma, GIC_DIST_SIZE, Gic, ImageBoot,
+    Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
 };
 use crate::source::{ConfigError, Source};
 
@@ -213,17 +213,26 @@ impl<'a> Reader<'a> {
         self.source.value(raw)
     }
 
-    fn opt<T: Deserialize<'a>>(&mut self, place: Place, raw: Option<&'a RawValue>, default: T) -> Result<T, ConfigError> {
+    fn opt<T: Deserialize<'a>>(
+        &mut self,
+        place: Place,
+        raw: Option<&'a RawValue>,
+        default: T,
+    ) -> Result<T, ConfigError> {
         raw.map_or(Ok(default), |raw| self.get(place, raw))
     }
 
     fn size(&mut self, place: Place, raw: &'a RawValue) -> Result<u64, ConfigError> {
         match self.get(place, raw) {
             Ok(SizeFile::Bytes(n)) => Ok(n),
-            Ok(SizeFile::Text(text)) => {
-                parse_size(&text).map_err(|what| self.source.error(self.at[&place], what, "write it as \"512M\" or as a number of bytes"))
-            }
-            Err(e) => Err(ConfigError { what: "this is no size".into(), fix: "write it as \"512M\" or as a number of bytes".into(), ..e }),
+            Ok(SizeFile::Text(text)) => parse_size(&text).map_err(|what| {
+                self.source.error(self.at[&place], what, "write it as \"512M\" or as a number of bytes")
+            }),
+            Err(e) => Err(ConfigError {
+                what: "this is no size".into(),
+                fix: "write it as \"512M\" or as a number of bytes".into(),
+                ..e
+            }),
         }
     }
 
@@ -292,7 +301,11 @@ impl<'a> Reader<'a> {
         let name: String = self.source.value(raw)?;
         match name.as_str() {
             "cortex-a15" => Ok(CpuModel::CortexA15),
-            _ => Err(self.source.error(self.source.offset(raw), format!("there is no CPU model \"{name}\""), "it is one of: \"cortex-a15\"")),
+            _ => Err(self.source.error(
+                self.source.offset(raw),
+                format!("there is no CPU model \"{name}\""),
+                "it is one of: \"cortex-a15\"",
+            )),
         }
     }
 
@@ -349,10 +362,18 @@ impl<'a> Reader<'a> {
 
     fn image(&mut self, file: &ImageFile<'a>, over: &Overrides) -> Result<ImageBoot, ConfigError> {
         let path = self.image_path(Place::Image, "--kernel", over.kernel.as_ref(), Some(file.file))?;
-        for (given, flag) in [(over.dtb.is_some(), "--dtb"), (over.initrd.is_some(), "--initrd"), (over.append.is_some(), "--append")] {
+        for (given, flag) in
+            [(over.dtb.is_some(), "--dtb"), (over.initrd.is_some(), "--initrd"), (over.append.is_some(), "--append")]
+        {
             if given {
                 let what = "this machine boots a bare-metal image".to_owned();
-                return Err(ConfigError { file: flag.into(), line: 0, column: 0, what, fix: "leave the option out".into() });
+                return Err(ConfigError {
+                    file: flag.into(),
+                    line: 0,
+                    column: 0,
+                    what,
+                    fix: "leave the option out".into(),
+                });
             }
         }
         Ok(ImageBoot {
@@ -367,7 +388,13 @@ impl<'a> Reader<'a> {
         for (j, (pin, to)) in file.lines.0.iter().enumerate() {
             let pin = match self.get(Place::DeviceLine(i, j), pin) {
                 Ok(pin) => resolve_pin(pin),
-                Err(e) => return Err(ConfigError { what: "this is no pin".into(), fix: "a pin is a name such as \"irq\", or a number".into(), ..e }),
+                Err(e) => {
+                    return Err(ConfigError {
+                        what: "this is no pin".into(),
+                        fix: "a pin is a name such as \"irq\", or a number".into(),
+                        ..e
+                    });
+                }
             };
             let to = match self.get(Place::DeviceTarget(i, j), to)? {
                 TargetFile::Spi(n) => LineTarget::Spi(n),
@@ -399,7 +426,12 @@ impl<'a> Reader<'a> {
 
     fn limits(&mut self, file: &LimitsFile<'a>) -> Result<Limits, ConfigError> {
         let default = Limits::default();
-        if let Some(first) = [file.request_slots, file.event_slots, file.arena, file.reply_timeout_ms, file.anchor_every].into_iter().flatten().next() {
+        if let Some(first) =
+            [file.request_slots, file.event_slots, file.arena, file.reply_timeout_ms, file.anchor_every]
+                .into_iter()
+                .flatten()
+                .next()
+        {
             self.at.insert(Place::Limits, self.source.offset(first));
         }
         let arena = match file.arena {
@@ -431,7 +463,11 @@ pub(crate) fn check(m: &Machine) -> Result<(), Problem> {
     check_limits(&m.limits)?;
     check_boot(m)?;
     if m.devices.len() > MAX_DEVICES {
-        return problem(Place::Devices, format!("the machine has {} devices", m.devices.len()), format!("at most {MAX_DEVICES}: each is a process"));
+        return problem(
+            Place::Devices,
+            format!("the machine has {} devices", m.devices.len()),
+            format!("at most {MAX_DEVICES}: each is a process"),
+        );
     }
     for (i, device) in m.devices.iter().enumerate() {
         check_device(m, i, device)?;
@@ -448,11 +484,19 @@ fn check_scalars(m: &Machine) -> Result<(), Problem> {
         return problem(Place::CpuCount, format!("the machine has {} CPUs", m.cpu.count), "only 1 is supported so far");
     }
     if !(1_000..=1_000_000_000).contains(&m.cpu.timer_hz) {
-        return problem(Place::TimerHz, format!("the timer runs at {} Hz", m.cpu.timer_hz), "give 1_000 to 1_000_000_000");
+        return problem(
+            Place::TimerHz,
+            format!("the timer runs at {} Hz", m.cpu.timer_hz),
+            "give 1_000 to 1_000_000_000",
+        );
     }
     let (num, den) = m.clock.ns_per_insn;
     if !(1..=1_000_000).contains(&num) || !(1..=1_000_000).contains(&den) {
-        return problem(Place::NsPerInsn, format!("an instruction takes {num}/{den} ns"), "give two numbers of 1 to 1_000_000, such as (1, 1)");
+        return problem(
+            Place::NsPerInsn,
+            format!("an instruction takes {num}/{den} ns"),
+            "give two numbers of 1 to 1_000_000, such as (1, 1)",
+        );
     }
     Ok(())
 }
@@ -460,24 +504,43 @@ fn check_scalars(m: &Machine) -> Result<(), Problem> {
 fn check_memory(m: &Machine) -> Result<(), Problem> {
     let Memory { base, size, aliases } = &m.memory;
     if *size == 0 || size % RAM_ALIGN != 0 {
-        return problem(Place::MemorySize, format!("RAM of {size} bytes is impossible"), "give a multiple of 64 KiB, at least one");
+        return problem(
+            Place::MemorySize,
+            format!("RAM of {size} bytes is impossible"),
+            "give a multiple of 64 KiB, at least one",
+        );
     }
     if base % RAM_ALIGN != 0 {
         return problem(Place::MemoryBase, format!("RAM can't begin at {base:#x}"), "give a multiple of 64 KiB");
     }
     if base.checked_add(*size).is_none_or(|end| end > SPACE) {
         let room = SPACE.saturating_sub(*base) >> 20;
-        return problem(Place::MemorySize, format!("RAM of {} MiB at {base:#x} ends beyond 4 GiB", size >> 20), format!("at most {room} MiB fit there"));
+        return problem(
+            Place::MemorySize,
+            format!("RAM of {} MiB at {base:#x} ends beyond 4 GiB", size >> 20),
+            format!("at most {room} MiB fit there"),
+        );
     }
     if aliases.len() > MAX_RANGES {
         return problem(Place::Alias(MAX_RANGES), "there are too many aliases", format!("at most {MAX_RANGES}"));
     }
     for (i, a) in aliases.iter().enumerate() {
-        if a.size == 0 || (a.size | a.at | a.offset) % RAM_ALIGN != 0 || a.at.checked_add(a.size).is_none_or(|end| end > SPACE) {
-            return problem(Place::Alias(i), format!("an alias of {:#x} bytes at {:#x} is impossible", a.size, a.at), "give multiples of 64 KiB below 4 GiB");
+        if a.size == 0
+            || (a.size | a.at | a.offset) % RAM_ALIGN != 0
+            || a.at.checked_add(a.size).is_none_or(|end| end > SPACE)
+        {
+            return problem(
+                Place::Alias(i),
+                format!("an alias of {:#x} bytes at {:#x} is impossible", a.size, a.at),
+                "give multiples of 64 KiB below 4 GiB",
+            );
         }
         if a.offset.checked_add(a.size).is_none_or(|end| end > *size) {
-            return problem(Place::Alias(i), format!("the alias at {:#x} shows more than there is of RAM", a.at), format!("offset + size is at most {size:#x}"));
+            return problem(
+                Place::Alias(i),
+                format!("the alias at {:#x} shows more than there is of RAM", a.at),
+                format!("offset + size is at most {size:#x}"),
+            );
         }
     }
     Ok(())
@@ -485,15 +548,31 @@ fn check_memory(m: &Machine) -> Result<(), Problem> {
 
 fn check_gic(m: &Machine) -> Result<(), Problem> {
     if m.cpu.periphbase % 0x8000 != 0 || m.cpu.periphbase >= SPACE {
-        return problem(Place::Periphbase, format!("PERIPHBASE can't be {:#x}", m.cpu.periphbase), "give a multiple of 32 KiB below 4 GiB");
+        return problem(
+            Place::Periphbase,
+            format!("PERIPHBASE can't be {:#x}", m.cpu.periphbase),
+            "give a multiple of 32 KiB below 4 GiB",
+        );
     }
     let Gic { dist, cpu, cpu_size, spis } = &m.gic;
     let fits = |at: u64, size: u64| at % 0x100 == 0 && at < 0x10_0000 && m.cpu.periphbase + at + size <= SPACE;
-    if !fits(*dist, GIC_DIST_SIZE) || !(0x100..=0x2_0000).contains(cpu_size) || cpu_size % 0x100 != 0 || !fits(*cpu, *cpu_size) {
-        return problem(Place::Gic, "the GIC can't lie there", "give offsets from periphbase, multiples of 0x100 below 1 MiB, as the CPU's manual names them");
+    if !fits(*dist, GIC_DIST_SIZE)
+        || !(0x100..=0x2_0000).contains(cpu_size)
+        || cpu_size % 0x100 != 0
+        || !fits(*cpu, *cpu_size)
+    {
+        return problem(
+            Place::Gic,
+            "the GIC can't lie there",
+            "give offsets from periphbase, multiples of 0x100 below 1 MiB, as the CPU's manual names them",
+        );
     }
     if *spis == 0 || spis % 32 != 0 || *spis > 960 {
-        return problem(Place::Spis, format!("a GIC with {spis} SPIs is impossible"), "give a multiple of 32, up to 960");
+        return problem(
+            Place::Spis,
+            format!("a GIC with {spis} SPIs is impossible"),
+            "give a multiple of 32, up to 960",
+        );
     }
     Ok(())
 }
@@ -516,9 +595,11 @@ fn check_limits(l: &Limits) -> Result<(), Problem> {
 
 fn check_boot(m: &Machine) -> Result<(), Problem> {
     match &m.boot {
-        Boot::Linux(linux) if linux.append.len() >= MAX_APPEND || linux.append.contains('\0') => {
-            problem(Place::Append, "the kernel can't take this command line", format!("at most {} bytes, no zero byte", MAX_APPEND - 1))
-        }
+        Boot::Linux(linux) if linux.append.len() >= MAX_APPEND || linux.append.contains('\0') => problem(
+            Place::Append,
+            "the kernel can't take this command line",
+            format!("at most {} bytes, no zero byte", MAX_APPEND - 1),
+        ),
         Boot::Image(image) if image.load.is_some_and(|at| at >= SPACE) || image.entry.is_some_and(|at| at >= SPACE) => {
             problem(Place::ImageAddress, "the address is beyond 4 GiB", "give one inside RAM")
         }
@@ -527,21 +608,41 @@ fn check_boot(m: &Machine) -> Result<(), Problem> {
 }
 
 fn check_device(m: &Machine, i: usize, d: &Device) -> Result<(), Problem> {
-    let word = |s: &str| !s.is_empty() && s.len() <= 32 && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+    let word = |s: &str| {
+        !s.is_empty()
+            && s.len() <= 32
+            && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+    };
     if !word(&d.name) {
-        return problem(Place::DeviceName(i), format!("\"{}\" is no device name", d.name), "use a-z, 0-9, - and _, at most 32 characters");
+        return problem(
+            Place::DeviceName(i),
+            format!("\"{}\" is no device name", d.name),
+            "use a-z, 0-9, - and _, at most 32 characters",
+        );
     }
     if !word(&d.plugin) {
-        return problem(Place::DevicePlugin(i), format!("\"{}\" is no plugin name", d.plugin), "use a-z, 0-9, - and _, such as \"pl011\"");
+        return problem(
+            Place::DevicePlugin(i),
+            format!("\"{}\" is no plugin name", d.plugin),
+            "use a-z, 0-9, - and _, such as \"pl011\"",
+        );
     }
     if m.devices[..i].iter().any(|other| other.name == d.name) {
         return problem(Place::DeviceName(i), format!("two devices are called \"{}\"", d.name), "rename one");
     }
     if d.size == 0 || d.size % 4 != 0 || d.size > SPACE {
-        return problem(Place::DeviceSize(i), format!("registers of {:#x} bytes are impossible", d.size), "give a multiple of 4, such as 0x1000");
+        return problem(
+            Place::DeviceSize(i),
+            format!("registers of {:#x} bytes are impossible", d.size),
+            "give a multiple of 4, such as 0x1000",
+        );
     }
     if d.at % 4 != 0 || d.at.checked_add(d.size).is_none_or(|end| end > SPACE) {
-        return problem(Place::DeviceAt(i), format!("registers can't lie at {:#x}", d.at), "give a multiple of 4, so that they end below 4 GiB");
+        return problem(
+            Place::DeviceAt(i),
+            format!("registers can't lie at {:#x}", d.at),
+            "give a multiple of 4, so that they end below 4 GiB",
+        );
     }
     if d.backend == Backend::Console {
         if let Some(other) = m.devices[..i].iter().find(|o| o.backend == Backend::Console) {
@@ -558,13 +659,17 @@ fn check_device(m: &Machine, i: usize, d: &Device) -> Result<(), Problem> {
 /// RAM, its aliases, the GIC and the devices lie apart. `bus` ranges may lie under devices and the GIC, as they come last.
 fn check_overlaps(m: &Machine) -> Result<(), Problem> {
     let mut ranges = vec![("RAM".to_owned(), m.memory.base, m.memory.size, Place::MemoryBase)];
-    ranges.extend(m.memory.aliases.iter().enumerate().map(|(i, a)| (format!("RAM alias {i}"), a.at, a.size, Place::Alias(i))));
+    ranges.extend(
+        m.memory.aliases.iter().enumerate().map(|(i, a)| (format!("RAM alias {i}"), a.at, a.size, Place::Alias(i))),
+    );
     let rams = ranges.len();
     let (dist, dist_size) = m.gic_dist();
     let (cpu, cpu_size) = m.gic_cpu();
     ranges.push(("the GIC distributor".to_owned(), dist, dist_size, Place::Gic));
     ranges.push(("the GIC CPU interface".to_owned(), cpu, cpu_size, Place::Gic));
-    ranges.extend(m.devices.iter().enumerate().map(|(i, d)| (format!("\"{}\"", d.name), d.at, d.size, Place::DeviceAt(i))));
+    ranges.extend(
+        m.devices.iter().enumerate().map(|(i, d)| (format!("\"{}\"", d.name), d.at, d.size, Place::DeviceAt(i))),
+    );
     overlap(&ranges)?;
     if m.bus.len() > MAX_RANGES {
         return problem(Place::Bus(MAX_RANGES), "there are too many bus ranges", format!("at most {MAX_RANGES}"));
@@ -572,7 +677,11 @@ fn check_overlaps(m: &Machine) -> Result<(), Problem> {
     ranges.truncate(rams);
     for (i, b) in m.bus.iter().enumerate() {
         if b.size == 0 || (b.size | b.at) % PAGE != 0 || b.at.checked_add(b.size).is_none_or(|end| end > SPACE) {
-            return problem(Place::Bus(i), format!("a bus range of {:#x} bytes at {:#x} is impossible", b.size, b.at), "give multiples of 4 KiB below 4 GiB");
+            return problem(
+                Place::Bus(i),
+                format!("a bus range of {:#x} bytes at {:#x} is impossible", b.size, b.at),
+                "give multiples of 4 KiB below 4 GiB",
+            );
         }
         ranges.push(("this bus range".to_owned(), b.at, b.size, Place::Bus(i)));
     }
@@ -584,7 +693,11 @@ fn overlap(ranges: &[(String, u64, u64, Place)]) -> Result<(), Problem> {
         for (other, other_at, other_size, _) in &ranges[..i] {
             if at < &(other_at + other_size) && other_at < &(at + size) {
                 let last = other_at + other_size - 1;
-                return problem(*place, format!("{name} at {at:#x} overlaps {other} ({other_at:#x}..={last:#x})"), "move or shrink one of them");
+                return problem(
+                    *place,
+                    format!("{name} at {at:#x} overlaps {other} ({other_at:#x}..={last:#x})"),
+                    "move or shrink one of them",
+                );
             }
         }
     }
@@ -600,7 +713,11 @@ fn check_targets(m: &Machine) -> Result<(), Problem> {
                     return problem(Place::DeviceTarget(i, j), format!("there is no SPI {n}"), fix);
                 }
                 LineTarget::Device(name, _) if m.device_index(name).is_none() => {
-                    return problem(Place::DeviceTarget(i, j), format!("there is no device \"{name}\""), format!("the devices are: {}", names(m)));
+                    return problem(
+                        Place::DeviceTarget(i, j),
+                        format!("there is no device \"{name}\""),
+                        format!("the devices are: {}", names(m)),
+                    );
                 }
                 _ => {}
             }
@@ -643,7 +760,11 @@ impl Machine {
                 };
                 let wire = Wire { device: i as u16, pin, to };
                 if wires.contains(&wire) {
-                    return problem(Place::DeviceLine(i, j), format!("pin {} is wired twice to the same place", line.pin), "remove one of the two");
+                    return problem(
+                        Place::DeviceLine(i, j),
+                        format!("pin {} is wired twice to the same place", line.pin),
+                        "remove one of the two",
+                    );
                 }
                 wires.push(wire);
             }
@@ -661,6 +782,10 @@ fn number(pin: &Pin, names: &[String], device: &str, kind: &str, place: Place) -
     match found {
         Some(n) => Ok(n as u16),
         None if names.is_empty() => problem(place, format!("\"{device}\" has no {kind} pins"), "remove the line"),
-        None => problem(place, format!("\"{device}\" has no {kind} pin {pin}"), format!("its {kind} pins are: {}", names.join(", "))),
+        None => problem(
+            place,
+            format!("\"{device}\" has no {kind} pin {pin}"),
+            format!("its {kind} pins are: {}", names.join(", ")),
+        ),
     }
 }

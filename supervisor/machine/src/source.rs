@@ -48,7 +48,13 @@ impl Source {
         let path = path.into();
         if bytes.len() > MAX_FILE {
             let what = format!("the file has {} bytes", bytes.len());
-            return Err(ConfigError { file: path, line: 1, column: 1, what, fix: "a machine file has at most 1 MiB".into() });
+            return Err(ConfigError {
+                file: path,
+                line: 1,
+                column: 1,
+                what,
+                fix: "a machine file has at most 1 MiB".into(),
+            });
         }
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Self { path, text }),
@@ -57,7 +63,11 @@ impl Source {
                 let bytes = e.into_bytes();
                 let text = String::from_utf8_lossy(&bytes[..good]).into_owned();
                 let source = Self { path, text };
-                Err(source.error(good, "this is no UTF-8 text", "a machine file is RON: see configs/machines/vexpress.ron"))
+                Err(source.error(
+                    good,
+                    "this is no UTF-8 text",
+                    "a machine file is RON: see configs/machines/vexpress.ron",
+                ))
             }
         }
     }

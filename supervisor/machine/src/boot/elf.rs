@@ -13,7 +13,11 @@ const MAX_IMAGE: u64 = 256 << 20;
 #[allow(clippy::type_complexity)]
 pub(super) fn segments(file: &[u8]) -> Result<(Vec<(u64, Vec<u8>)>, u64), BootError> {
     const FIX: &str = "give a 32-bit little-endian ARM executable, linked for the machine's RAM";
-    let bad = |e: object::Error| BootError { part: Part::Kernel, what: format!("the ELF file is damaged: {e}"), fix: FIX.into() };
+    let bad = |e: object::Error| BootError {
+        part: Part::Kernel,
+        what: format!("the ELF file is damaged: {e}"),
+        fix: FIX.into(),
+    };
     let header = FileHeader32::<Endianness>::parse(file).map_err(bad)?;
     let endian = header.endian().map_err(bad)?;
     if endian != Endianness::Little || header.e_machine(endian) != EM_ARM {

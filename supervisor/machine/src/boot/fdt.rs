@@ -122,20 +122,31 @@ fn read(dtb: &[u8]) -> Result<Tree, BootError> {
     if dtb.len() > MAX_DTB {
         return error(Part::Dtb, format!("the device tree has {} bytes", dtb.len()), "at most 2 MiB");
     }
-    let word = |at: usize| at.checked_add(4).and_then(|end| dtb.get(at..end)).map(|b| u32::from_be_bytes(b.try_into().expect("4 bytes")));
+    let word = |at: usize| {
+        at.checked_add(4).and_then(|end| dtb.get(at..end)).map(|b| u32::from_be_bytes(b.try_into().expect("4 bytes")))
+    };
     if word(0) != Some(MAGIC) {
         return error(Part::Dtb, "this is no device tree blob", FIX);
     }
     let field = |n: usize| word(n * 4).map(|v| v as usize).ok_or(());
-    let header = || -> Result<_, ()> { Ok((field(1)?, field(2)?, field(3)?, field(4)?, field(6)?, field(7)?, field(8)?, field(9)?)) };
-    let Ok((total, structure, strings, reserve, last_compatible, boot_cpu, strings_size, structure_size)) = header() else {
+    let header = || -> Result<_, ()> {
+        Ok((field(1)?, field(2)?, field(3)?, field(4)?, field(6)?, field(7)?, field(8)?, field(9)?))
+    };
+    let Ok((total, structure, strings, reserve, last_compatible, boot_cpu, strings_size, structure_size)) = header()
+    else {
         return error(Part::Dtb, "the device tree is cut short", FIX);
     };
     if total > dtb.len() || last_compatible > 17 {
-        return error(Part::Dtb, format!("the device tree says {total} bytes and has {}, or is of an unknown version", dtb.len()), FIX);
+        return error(
+            Part::Dtb,
+            format!("the device tree says {total} bytes and has {}, or is of an unknown version", dtb.len()),
+            FIX,
+        );
     }
     let part = |at: usize, size: usize| at.checked_add(size).and_then(|end| dtb.get(at..end));
-    let (Some(structure), Some(strings), Some(reserve)) = (part(structure, structure_size), part(strings, strings_size), dtb.get(reserve..)) else {
+    let (Some(structure), Some(strings), Some(reserve)) =
+        (part(structure, structure_size), part(strings, strings_size), dtb.get(reserve..))
+    else {
         return error(Part::Dtb, "the device tree's blocks lie outside it", FIX);
     };
     let mut reader = Reader { structure, strings, at: 0 };
@@ -146,7 +157,10 @@ fn reservations(block: &[u8]) -> Result<Vec<(u64, u64)>, BootError> {
     let mut all = Vec::new();
     for entry in block.chunks_exact(16) {
         let (at, size) = entry.split_at(8);
-        let entry = (u64::from_be_bytes(at.try_into().expect("8 bytes")), u64::from_be_bytes(size.try_into().expect("8 bytes")));
+        let entry = (
+            u64::from_be_bytes(at.try_into().expect("8 bytes")),
+            u64::from_be_bytes(size.try_into().expect("8 bytes")),
+        );
         if entry == (0, 0) {
             return Ok(all);
         }

@@ -106,7 +106,8 @@ fn align_up(at: u64) -> u64 {
 /// # Errors
 /// It is none, or it is cut short.
 pub fn check_zimage(kernel: &[u8]) -> Result<(), BootError> {
-    const FIX: &str = "give a 32-bit ARM zImage, as arch/arm/boot/zImage of a kernel build or /boot/vmlinuz-* of an armhf system";
+    const FIX: &str =
+        "give a 32-bit ARM zImage, as arch/arm/boot/zImage of a kernel build or /boot/vmlinuz-* of an armhf system";
     let word = |at: usize| kernel.get(at..at + 4).map(|b| u32::from_le_bytes(b.try_into().expect("4 bytes")));
     if word(0x24) != Some(0x016f_2818) {
         let looks = match kernel {
@@ -122,7 +123,11 @@ pub fn check_zimage(kernel: &[u8]) -> Result<(), BootError> {
     let (start, end) = (word(0x28).unwrap_or(0), word(0x2c).unwrap_or(0));
     let size = end.wrapping_sub(start) as usize;
     if end < start || kernel.len() < size {
-        return error(Part::Kernel, format!("the zImage is cut short: it has {} bytes and says {size}", kernel.len()), FIX);
+        return error(
+            Part::Kernel,
+            format!("the zImage is cut short: it has {} bytes and says {size}", kernel.len()),
+            FIX,
+        );
     }
     Ok(())
 }
@@ -144,7 +149,11 @@ fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Resu
     let dtb = fdt::patch(images.dtb, &change)?;
     if dtb_at + dtb.len() as u64 > end {
         let need = (dtb_at + dtb.len() as u64 - base).next_multiple_of(1 << 20) >> 20;
-        return error(Part::Memory, format!("RAM of {} MiB can't hold the boot images", size >> 20), format!("give at least {} MiB", need.max(16)));
+        return error(
+            Part::Memory,
+            format!("RAM of {} MiB can't hold the boot images", size >> 20),
+            format!("give at least {} MiB", need.max(16)),
+        );
     }
     let mut loads = vec![(kernel_at, images.kernel.to_vec())];
     loads.extend(images.initrd.map(|i| (initrd_at, i.to_vec())));
@@ -178,7 +187,11 @@ fn plan_image(machine: &Machine, image: &ImageBoot, bytes: &[u8]) -> Result<Plan
     }
     let entry = image.entry.unwrap_or(entry);
     if entry < base || entry >= end {
-        return error(Part::Kernel, format!("the entry {entry:#x} is not in RAM"), format!("RAM lies at {base:#x} to {:#x}", end - 1));
+        return error(
+            Part::Kernel,
+            format!("the entry {entry:#x} is not in RAM"),
+            format!("RAM lies at {base:#x} to {:#x}", end - 1),
+        );
     }
     let cpsr = if entry & 1 == 1 { CPSR | CPSR_T } else { CPSR };
     Ok(Plan { loads, regs: InitialRegs { r: [0, 0, 0], pc: entry as u32 & !1, cpsr, secure: true } })

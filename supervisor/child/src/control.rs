@@ -1,0 +1,409 @@
+//! The messages of the control socket.
+//!
+//! | when | supervisor -> child | child -> supervisor |
+//! |---|---|---|
+//! | after the spawn | [`ToChild::Start`] | |
+//! | attached, sandboxed, plugin loaded | | [`FromChild::Ready`] |
+//! | all children are ready | [`ToChild::Go`] | |
+//! | the machine is to end | [`ToChild::Stop`] to cpu-proc | |
+//! | the CPU has stopped, for whatever reason | | [`FromChild::Finished`] from cpu-proc |
+//! | after that | [`ToChild::Save`] to each device-proc | [`FromChild::State`] |
+//! | after that | [`ToChild::Finish`] to log-daemon | [`FromChild::LogFinished`] |
+//! | last | [`ToChild::Exit`] to all; they exit with 0 | |
+//!
+//! The order of the starts: the device-procs; cpu-proc once all of them are ready, as its start message carries the plugins' specs;
+//! log-daemon once cpu-proc is ready, as the manifest holds what cpu-proc says of itself. Nobody makes a message on a channel before `Go`.
+//! A child whose control socket closes ends itself at once: its supervisor is gone.
+//!
+//! File descriptors are inherited; a message names them by number ([`Fd`]).
+
+use reprise_machine::boot::InitialRegs;
+use reprise_machine::{Machine, Wire};
+use serde::{Deserialize, Serialize};
+
+/// An inherited file descriptor's number.
+pub type Fd = i32;
+
+/// What the supervisor says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToChild {
+    /// The first message: what the child is to be.
+    Start(Box<Start>),
+    /// Everyone is ready: run.
+    Go,
+    /// cpu-proc: end the run at the next position that suits, finish the journal, send [`FromChild::Finished`]. May come more than once.
+    /// log-daemon and device-procs don't get it.
+    Stop(StopReason),
+    /// device-proc: the guest runs no more; work off what is in the request ring, then send [`FromChild::State`].
+    Save,
+    /// log-daemon: no more messages will come; write what is left, then send [`FromChild::LogFinished`].
+    Finish,
+    /// Exit with 0.
+    Exit,
+}
+
+/// Why the supervisor ends a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// The user asked for it: a signal, `Ctrl-a x`.
+    User,
+    /// Another child has died; its channel will not answer any more.
+    ChildDied,
+    /// The recording can't go on (a full disk), or the replay has diverged: the daemon said so.
+    Log,
+}
+
+/// What a child is to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Start {
+    /// cpu-proc.
+    Cpu(CpuStart),
+    /// device-proc.
+    Device(DeviceStart),
+    /// log-daemon.
+    Log(LogStart),
+}
+
+impl Start {
+    /// What every start message has.
+    pub fn common(&self) -> &Common {
+        match self {
+            Self::Cpu(s) => &s.common,
+            Self::Device(s) => &s.common,
+            Self::Log(s) => &s.common,
+        }
+    }
+}
+
+/// What every start message has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Common {
+    /// The process's name in messages: `cpu`, `log`, or the device's name.
+    pub name: String,
+    /// The filter for `tracing`, as `RUST_LOG` has it.
+    pub log_filter: String,
+    /// Tests: random delays in the process, from this seed (the supervisor gives every process one of its own).
+    pub jitter: Option<u64>,
+    /// What the machine is run for.
+    pub mode: Mode,
+}
+
+/// What a machine is run for; see "Modes" in the design page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// No log at all; there is no log-daemon.
+    Plain,
+    /// Tapped and written.
+    Record,
+    /// Replay, devices alongside and compared.
+    Verify,
+    /// Replay, log-daemon in the devices' place; there are no device-procs.
+    Absent,
+}
+
+impl Mode {
+    /// Does a log-daemon take part?
+    pub fn has_log(self) -> bool {
+        self != Self::Plain
+    }
+
+    /// Do device-procs take part?
+    pub fn has_devices(self) -> bool {
+        self != Self::Absent
+    }
+
+    /// Does the log decide what happens?
+    pub fn is_replay(self) -> bool {
+        matches!(self, Self::Verify | Self::Absent)
+    }
+}
+
+/// Which CPU engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Engine {
+    /// The micro-op interpreter.
+    #[default]
+    Interp,
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Interp => f.write_str("interp"),
+        }
+    }
+}
+
+/// The start of cpu-proc.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CpuStart {
+    /// What every process gets.
+    pub common: Common,
+    /// The machine. `devices[n]` is channel n; RAM's base and size, GIC, timer, bus ranges, clock and limits (anchor interval, reply
+    /// timeout) stand here.
+    pub machine: Machine,
+    /// Which engine.
+    pub engine: Engine,
+    /// Guest RAM: a memfd of `machine.memory.size` bytes, all zero, sealed against changes of its size.
+    pub ram: Fd,
+    /// What lies in RAM at the start.
+    pub boot: BootMemory,
+    /// Initial registers; all others are zero.
+    pub regs: InitialRegs,
+    /// The segment with journal and script ring; none in mode `Plain`.
+    pub control_segment: Option<String>,
+    /// The channels, one for each device, in the order of `machine.devices`.
+    pub channels: Vec<CpuChannel>,
+    /// Where the devices' output pins lead.
+    pub wires: Vec<Wire>,
+    /// Stop before the first instruction that would make more than this many retired ones; none = run on.
+    pub stop_at: Option<u64>,
+}
+
+/// A channel as cpu-proc needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuChannel {
+    /// The device's name.
+    pub name: String,
+    /// The channel's segment.
+    pub segment: String,
+    /// The plugin's spec (`PluginSpec`, postcard): register policies, pins, shadows.
+    pub spec: Vec<u8>,
+    /// The device's host side may offer input on its own, so the event ring wants polling. Always false in a replay.
+    pub host_input: bool,
+}
+
+/// The contents of RAM at the start. All other RAM is zero.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootMemory {
+    /// A sealed memfd with the bytes.
+    pub fd: Fd,
+    /// What goes where.
+    pub loads: Vec<BootLoad>,
+}
+
+/// One piece of [`BootMemory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootLoad {
+    /// Guest physical address, inside RAM.
+    pub at: u64,
+    /// Where the bytes begin in the memfd.
+    pub offset: u64,
+    /// How many.
+    pub len: u64,
+}
+
+/// The start of a device-proc.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceStart {
+    /// What every process gets. `common.name` is the device's name.
+    pub common: Common,
+    /// The number of its channel: the device's index in the machine.
+    pub channel: u16,
+    /// The channel's segment.
+    pub segment: String,
+    /// The plugin: a sealed memfd with the library's bytes, to be loaded as `/proc/self/fd/N`.
+    pub plugin: Fd,
+    /// The file that the bytes are from, for messages.
+    pub plugin_file: String,
+    /// The kind that the plugin must say it is: the plugin's name in the machine file.
+    pub kind: String,
+    /// Size of the device's register range: the plugin's window must not be larger.
+    pub window: u64,
+    /// The device's configuration, RON text.
+    pub config: String,
+    /// Its host side.
+    pub backend: BackendStart,
+}
+
+/// The host side of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackendStart {
+    /// None.
+    None,
+    /// Output is thrown away.
+    Null,
+    /// The console.
+    Console {
+        /// Bytes from the user; none in a replay, where the log has them.
+        input: Option<Fd>,
+        /// Bytes to the user. A closed or full one never stops the device for good.
+        output: Fd,
+    },
+    /// Host input once, at `Go`: the date.
+    Rtc {
+        /// Seconds since 1970, 32 bits; none in a replay, where the log has it.
+        date: Option<u32>,
+    },
+}
+
+/// The start of log-daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogStart {
+    /// What every process gets; the mode is never `Plain`.
+    pub common: Common,
+    /// The recording's directory, absolute. In mode `Record` it holds the inputs and nothing else yet.
+    pub dir_path: String,
+    /// Mode `Record`: the manifest's text, with which the daemon begins the recording. Else empty.
+    pub manifest: String,
+    /// The segment with journal and script ring.
+    pub control_segment: String,
+    /// The channels, in the order of the machine's devices.
+    pub channels: Vec<LogChannel>,
+    /// Mode `Absent`: where the console's output goes.
+    pub console: Option<LogConsole>,
+}
+
+/// A channel as log-daemon needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChannel {
+    /// The device's name.
+    pub name: String,
+    /// The channel's segment.
+    pub segment: String,
+    /// The plugin's spec (`PluginSpec`, postcard).
+    pub spec: Vec<u8>,
+}
+
+/// Where log-daemon writes a replayed console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogConsole {
+    /// The channel whose output it is.
+    pub channel: u16,
+    /// Where it goes.
+    pub output: Fd,
+}
+
+/// What a child says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromChild {
+    /// A sandboxed child made a system call that it may not make; it dies of it. Sent from the signal handler, so it stands first and holds
+    /// nothing but numbers.
+    Violation {
+        /// The system call's number.
+        syscall: u32,
+    },
+    /// Attached, sandboxed, loaded.
+    Ready(Ready),
+    /// cpu-proc: the CPU has stopped and the journal is complete.
+    Finished(CpuFinished),
+    /// device-proc: the answer to `Save`.
+    State(DeviceState),
+    /// log-daemon: the answer to `Finish`.
+    LogFinished(LogFinished),
+    /// cpu-proc or log-daemon, in a replay: it does not go as the log says. cpu-proc sends `Finished` all the same; the first one counts.
+    Diverged {
+        /// Expected, actual, position, the last events: what the user is to see.
+        text: String,
+    },
+    /// Something that the user should see once, such as an instruction that is not implemented.
+    Note {
+        /// One line.
+        text: String,
+    },
+    /// The child can't go on and exits. The machine ends.
+    Fatal {
+        /// Why, and what to do.
+        text: String,
+        /// A device's configuration is to blame, at this (line, column) of its own text, from 1; (0, 0) for all of it.
+        config: Option<(u32, u32)>,
+    },
+}
+
+/// What a child says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// device-proc: the plugin's spec (`PluginSpec`, postcard); else empty.
+    pub spec: Vec<u8>,
+    /// device-proc: what the plugin says of itself.
+    pub plugin: Option<PluginInfo>,
+    /// cpu-proc: the ID registers that the guest sees, by their architectural names.
+    pub id_registers: Vec<(String, u64)>,
+}
+
+/// What a plugin says of itself, and what the supervisor needs of its spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginInfo {
+    /// ABI version.
+    pub abi: u32,
+    /// Kind, such as `pl011`.
+    pub kind: String,
+    /// The plugin's own version.
+    pub version: String,
+    /// Output pins in the order of their numbers.
+    pub outputs: Vec<String>,
+    /// Input pins in the order of their numbers.
+    pub inputs: Vec<String>,
+}
+
+/// Why the CPU stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndReason {
+    /// A power-off line rose.
+    Poweroff,
+    /// A reset line rose.
+    Reset,
+    /// The supervisor said `Stop`.
+    Stopped,
+    /// `stop_at` was reached.
+    StopAt,
+    /// Replay: the log ends here.
+    LogEnd,
+    /// Replay: it diverged.
+    Diverged,
+    /// A channel broke: a device died, answered nonsense or not at all.
+    Channel,
+}
+
+/// How the CPU ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuFinished {
+    /// Why.
+    pub reason: EndReason,
+    /// More about it, for the user; empty if there is no more to say.
+    pub text: String,
+    /// (epoch, count, idle).
+    pub position: (u64, u64, u32),
+    /// Instructions retired.
+    pub icount: u64,
+    /// Guest time, ns.
+    pub vtime: u64,
+    /// BLAKE3 over RAM and the architectural CPU state.
+    pub state_hash: [u8; 32],
+    /// What the recording says of this same end, if this is a replay that reached it.
+    pub expected_hash: Option<[u8; 32]>,
+}
+
+/// A device at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceState {
+    /// The plugin's state.
+    pub state: Vec<u8>,
+    /// Bytes that the device gave to its host side.
+    pub output_bytes: u64,
+    /// BLAKE3 of them.
+    pub output_hash: [u8; 32],
+}
+
+/// How the log ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFinished {
+    /// Chunks written or read.
+    pub chunks: u64,
+    /// Bytes of segments and index.
+    pub bytes: u64,
+    /// Messages and journal entries written or compared.
+    pub events: u64,
+    /// Replay: what did not match, for the user; none = all of it matched.
+    pub divergence: Option<String>,
+    /// Record: why the recording could not be written to its end (a full disk); what was written stays good.
+    pub failure: Option<String>,
+    /// Replay: the recording was cut off (killed), and this replays up to its last whole chunk.
+    pub cut: bool,
+    /// Replay: the state hash in the recording's final entry, if it has one.
+    pub state_hash: Option<[u8; 32]>,
+    /// Mode `Absent`: bytes of the console's output.
+    pub console_bytes: u64,
+    /// Mode `Absent`: BLAKE3 of them.
+    pub console_hash: [u8; 32],
+}
