@@ -12,8 +12,10 @@
 //! | [`abi`] | the C ABI between a plugin and its host, from which the C header is generated |
 //! | [`glue`] | a Rust [`Device`] behind that ABI |
 //! | [`host`] | the other side: a plugin as its host sees it, with every value checked |
+//! | [`conformance`] | the tests that every plugin must pass |
 
 pub mod abi;
+pub mod conformance;
 pub mod device;
 pub mod dma;
 pub mod glue;
