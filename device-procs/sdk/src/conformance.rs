@@ -585,7 +585,7 @@ impl Rng {
 
     /// A number below `n`, 0 if `n` is 0.
     fn below(&mut self, n: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(n) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
     fn chance(&mut self, percent: u64) -> bool {

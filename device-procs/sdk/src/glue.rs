@@ -111,6 +111,13 @@ impl<D: Device> Instance<D> {
             }
             return;
         }
+        if let Event::Read { tag, offset, size } = event {
+            // A constant or a clock: answered here, so that the spec is the only place that says it.
+            if let Some(value) = self.spec.read_policy(offset, size).value(now, size) {
+                sink.reply(tag, value);
+                return;
+            }
+        }
         let mut fx = Effects { sink, outputs: &mut self.outputs };
         match event {
             Event::Reset => all_off(&self.spec, &mut fx),

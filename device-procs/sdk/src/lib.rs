@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`device`] | the trait, its events and effects |
+//! | [`bus`] | accesses of any size to 32-bit registers |
 //! | [`spec`] | the static description of a device: registers and how they are accessed, pins, ports |
 //! | [`dma`] | how vectored DMA is laid out in a channel's arena |
 //! | [`abi`] | the C ABI between a plugin and its host, from which the C header is generated |
@@ -15,6 +16,7 @@
 //! | [`conformance`] | the tests that every plugin must pass |
 
 pub mod abi;
+pub mod bus;
 pub mod conformance;
 pub mod device;
 pub mod dma;

@@ -172,6 +172,16 @@ impl Register {
     }
 }
 
+/// The eight identification registers at the end of a 4 KiB PrimeCell: bytes at 0xfe0, 0xfe4 ... 0xffc. `kind` prefixes their names.
+#[must_use]
+pub fn primecell_ids(kind: &str, ids: [u8; 8], section: &str) -> Vec<Register> {
+    let one = |(i, &id): (usize, &u8)| {
+        let name = if i < 4 { format!("{kind}PeriphID{i}") } else { format!("{kind}PCellID{}", i - 4) };
+        Register::ro(&name, 0xfe0 + 4 * i as u64, id.into(), section).sizes(7).constant()
+    };
+    ids.iter().enumerate().map(one).collect()
+}
+
 /// A value that the device publishes and cpu-proc keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shadow {
