@@ -1,9 +1,14 @@
 //! The system control coprocessor CP15 of Cortex-A15 (ARM DDI 0406C B4, TRM DDI 0438 chapter 4).
 
 use crate::bus::{Bus, GuestRam};
+use crate::cp14;
+use crate::mmu::{Access, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN};
 use crate::models::Model;
+use crate::pmu::{Pmu, PmuReg};
 use crate::state::Cpu;
+use crate::timer::TimerReg;
 use serde::{Deserialize, Serialize};
+use std::sync::LazyLock;
 
 /// State of CP15 and CP14. Registers that are banked by the Security Extensions are arrays: index 0 is Secure, 1 Non-secure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,35 +75,14 @@ pub struct Cp15 {
     pub l2ctlr: u32,
     /// L2ECTLR.
     pub l2ectlr: u32,
+    /// TEECR (CP14, ThumbEE: trivial).
+    pub teecr: u32,
+    /// TEEHBR.
+    pub teehbr: u32,
     /// Performance monitors.
     pub pmu: Pmu,
     /// CP14 debug registers.
     pub debug: crate::cp14::Debug,
-}
-
-/// Performance monitor registers (ARM DDI 0406C chapter C12).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Pmu {
-    /// PMCR: the writable bits (E, D, X, DP).
-    pub pmcr: u32,
-    /// PMCNTENSET/CLR.
-    pub cnten: u32,
-    /// PMOVSR.
-    pub ovs: u32,
-    /// PMSELR.
-    pub selr: u32,
-    /// PMUSERENR.
-    pub userenr: u32,
-    /// PMINTENSET/CLR.
-    pub inten: u32,
-    /// PMXEVTYPER of each event counter, the cycle counter's filter last.
-    pub evtyper: [u32; 7],
-    /// Event counters. None of the countable events is modelled, so they stand still.
-    pub evcntr: [u32; 6],
-    /// Cycle counter: value at `base` while it runs, the value while it stands.
-    pub ccnt: u64,
-    /// `icount` when `ccnt` was noted.
-    pub base: u64,
 }
 
 impl Cp15 {
@@ -137,6 +121,8 @@ impl Cp15 {
             csselr: [0; 2],
             l2ctlr: model.l2ctlr,
             l2ectlr: 0,
+            teecr: 0,
+            teehbr: 0,
             pmu: Pmu::default(),
             debug: crate::cp14::Debug::default(),
         }
@@ -176,6 +162,35 @@ impl SysReg {
     pub const fn wide(cp: u32, opc1: u32, crm: u32) -> SysReg {
         SysReg(1 << 20 | cp << 16 | opc1 << 11 | crm << 3)
     }
+
+    /// MRRC/MCRR.
+    pub const fn is_wide(self) -> bool {
+        self.0 >> 20 & 1 != 0
+    }
+
+    /// Size of the space that [`SysReg::slot`] maps into.
+    const SPACE: usize = 1 << 16;
+
+    /// A dense number for the encoding, given that the coprocessor is 14 or 15.
+    fn slot(self) -> usize {
+        ((self.0 & 0x3fff) | (self.0 >> 16 & 1) << 14 | (self.0 >> 20 & 1) << 15) as usize
+    }
+
+    /// opc1 = 0, CRn = c0, CRm = c2-c7 of CP15.
+    fn is_cpuid_space(self) -> bool {
+        !self.is_wide() && self.0 >> 16 == 15 && self.0 >> 7 & 0x7f == 0 && matches!(self.0 >> 3 & 0xf, 2..=7)
+    }
+}
+
+impl std::fmt::Display for SysReg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (cp, opc1, crm) = (self.0 >> 16 & 0xf, self.0 >> 11 & 7, self.0 >> 3 & 0xf);
+        if self.is_wide() {
+            write!(f, "p{cp}, {opc1}, c{crm}")
+        } else {
+            write!(f, "p{cp}, {opc1}, c{}, c{crm}, {}", self.0 >> 7 & 0xf, self.0 & 7)
+        }
+    }
 }
 
 /// The access is UNDEFINED here (no such register, or no right to it): take the Undefined Instruction exception.
@@ -191,26 +206,514 @@ pub struct SysAfter {
     pub context: bool,
 }
 
+// ---- the table --------------------------------------------------------------------------------------------------------------------
+
+/// Who may access a register, and how. PL1 is any privileged mode; every other access is UNDEFINED.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// PL1 reads.
+    Pl1Ro,
+    /// PL1 reads and writes.
+    Pl1Rw,
+    /// PL1 writes.
+    Pl1Wo,
+    /// Secure PL1 reads and writes.
+    SecRw,
+    /// Secure PL1 reads and writes, Non-secure PL1 reads.
+    SecRwNsRo,
+    /// Everyone reads and writes.
+    AllRw,
+    /// Everyone writes, while SCTLR.CP15BEN is set.
+    Barrier,
+    /// User reads, PL1 reads and writes.
+    UserRo,
+    /// PL1, and User while PMUSERENR.EN is set: read.
+    PmuRo,
+    /// PL1, and User while PMUSERENR.EN is set: read and write.
+    PmuRw,
+    /// PL1, and User while PMUSERENR.EN is set: write.
+    PmuWo,
+    /// Secure PL1 writes; PL1 reads, User too while CNTKCTL lets it read a counter.
+    CntFrq,
+    /// PL1 reads, User too while CNTKCTL.PL0PCTEN is set.
+    CntPct,
+    /// PL1 reads, User too while CNTKCTL.PL0VCTEN is set.
+    CntVct,
+    /// PL1, and User while CNTKCTL.PL0PTEN is set.
+    CntP,
+    /// PL1, and User while CNTKCTL.PL0VTEN is set.
+    CntV,
+    /// PL1, and User while DBGDSCR.UDCCdis is clear: read.
+    DbgRo,
+    /// PL1, and User while DBGDSCR.UDCCdis is clear: read and write.
+    DbgRw,
+}
+
+impl Who {
+    fn allows(self, cpu: &Cpu, write: bool) -> bool {
+        let pl1 = cpu.is_privileged();
+        let cntkctl = |bit: u32| pl1 || cpu.timer.cntkctl >> bit & 1 != 0;
+        let pmu = || pl1 || cpu.cp15.pmu.userenr & 1 != 0;
+        let dbg = || pl1 || cpu.cp15.debug.dscr & cp14::DSCR_UDCCDIS == 0;
+        match self {
+            Who::Pl1Ro => pl1 && !write,
+            Who::Pl1Rw => pl1,
+            Who::Pl1Wo => pl1 && write,
+            Who::SecRw => pl1 && cpu.is_secure(),
+            Who::SecRwNsRo => pl1 && (!write || cpu.is_secure()),
+            Who::AllRw => true,
+            Who::Barrier => write && cpu.cp15.sctlr() & SCTLR_CP15BEN != 0,
+            Who::UserRo => pl1 || !write,
+            Who::PmuRo => pmu() && !write,
+            Who::PmuRw => pmu(),
+            Who::PmuWo => pmu() && write,
+            Who::CntFrq if write => pl1 && cpu.is_secure(),
+            Who::CntFrq => cntkctl(0) || cntkctl(1),
+            Who::CntPct => !write && cntkctl(0),
+            Who::CntVct => !write && cntkctl(1),
+            Who::CntP => cntkctl(9),
+            Who::CntV => cntkctl(8),
+            Who::DbgRo => dbg() && !write,
+            Who::DbgRw => dbg(),
+        }
+    }
+}
+
+/// What stands behind a register.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A value of the CPU model.
+    Value(fn(&Model) -> u32),
+    /// A word of state and the bits of it that can be written.
+    Field(fn(&mut Cp15) -> &mut u32, u32),
+    /// As `Field`; a write selects another translation context.
+    Context(fn(&mut Cp15) -> &mut u32, u32),
+    /// As `Field`; a write that changes it invalidates the TLB.
+    Regime(fn(&mut Cp15) -> &mut u32, u32),
+    /// 64 bits of state and its writable bits; MRC and MCR see the low half and zero the high one.
+    Field64(fn(&mut Cp15) -> &mut u64, u64),
+    /// Reads as zero, ignores writes.
+    Zero,
+    /// An operation without effect here: caches and branch predictors are invisible, barriers are implied.
+    Nop,
+    /// An instruction barrier.
+    Isb,
+    /// TLB maintenance.
+    Tlb(TlbOp),
+    /// Address translation: access, User's rights, translate as Non-secure.
+    Ats(Access, bool, bool),
+    /// SCTLR.
+    Sctlr,
+    /// TTBCR.
+    Ttbcr,
+    /// SCR.
+    Scr,
+    /// CCSIDR, selected by CSSELR.
+    Ccsidr,
+    /// ISR: the interrupt lines.
+    Isr,
+    /// Performance monitors.
+    Pmu(PmuReg),
+    /// Generic timer.
+    Timer(TimerReg),
+    /// CP14 debug.
+    Debug(cp14::DebugReg),
+}
+
+/// TLB maintenance operations. Inner Shareable ones and those of the separate instruction and data TLBs do the same on one unified TLB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlbOp {
+    /// Everything.
+    All,
+    /// One address of one ASID, and global entries of that address.
+    Mva,
+    /// One ASID.
+    Asid,
+    /// One address of every ASID.
+    MvaAll,
+}
+
+/// One register.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// The manual's name.
+    pub name: &'static str,
+    /// Encoding.
+    pub reg: SysReg,
+    /// Access rights.
+    pub who: Who,
+    /// Behaviour.
+    pub kind: Kind,
+}
+
+/// A line of the table for MRC/MCR.
+pub(crate) const fn line(name: &'static str, e: (u32, u32, u32, u32, u32), who: Who, kind: Kind) -> Line {
+    Line { name, reg: SysReg::new(e.0, e.1, e.2, e.3, e.4), who, kind }
+}
+
+/// A line of the table for MRRC/MCRR.
+pub(crate) const fn wide(name: &'static str, e: (u32, u32, u32), who: Who, kind: Kind) -> Line {
+    Line { name, reg: SysReg::wide(e.0, e.1, e.2), who, kind }
+}
+
+const SCTLR_CP15BEN: u32 = 1 << 5;
+/// SCTLR bits that can be written: M, A, C, CP15BEN, SW, Z, I, V, WXN, UWXN, EE, TRE, AFE, TE.
+const SCTLR_WRITABLE: u32 = 0x7218_3c27;
+/// SCTLR bits that decide what a walk yields.
+const SCTLR_WALK: u32 = SCTLR_M | SCTLR_WXN | SCTLR_UWXN | SCTLR_EE | SCTLR_TRE | SCTLR_AFE;
+/// TTBCR.EAE: long descriptors.
+const TTBCR_EAE: u32 = 1 << 31;
+
+macro_rules! banked {
+    ($field:ident) => {
+        |c| &mut c.$field[c.bank]
+    };
+}
+
+use Kind::*;
+use TlbOp::*;
+use Who::*;
+
+/// Every CP15 register and operation: name, (coprocessor, opc1, CRn, CRm, opc2), rights, behaviour. Those of CP14 are in [`cp14`].
+#[rustfmt::skip]
+pub const LINES: &[Line] = &[
+    // Identification (ARM DDI 0406C B4.1, TRM DDI 0438 table 4-2).
+    line("MIDR", (15, 0, 0, 0, 0), Pl1Ro, Value(|m| m.midr)),
+    line("CTR", (15, 0, 0, 0, 1), Pl1Ro, Value(|m| m.ctr)),
+    line("TCMTR", (15, 0, 0, 0, 2), Pl1Ro, Zero),
+    line("TLBTR", (15, 0, 0, 0, 3), Pl1Ro, Zero),
+    line("MIDR alias", (15, 0, 0, 0, 4), Pl1Ro, Value(|m| m.midr)),
+    line("MPIDR", (15, 0, 0, 0, 5), Pl1Ro, Value(|m| m.mpidr)),
+    line("REVIDR", (15, 0, 0, 0, 6), Pl1Ro, Zero),
+    line("MIDR alias", (15, 0, 0, 0, 7), Pl1Ro, Value(|m| m.midr)),
+    line("ID_PFR0", (15, 0, 0, 1, 0), Pl1Ro, Value(|m| m.id_pfr[0])),
+    line("ID_PFR1", (15, 0, 0, 1, 1), Pl1Ro, Value(|m| m.id_pfr[1])),
+    line("ID_DFR0", (15, 0, 0, 1, 2), Pl1Ro, Value(|m| m.id_dfr0)),
+    line("ID_AFR0", (15, 0, 0, 1, 3), Pl1Ro, Zero),
+    line("ID_MMFR0", (15, 0, 0, 1, 4), Pl1Ro, Value(|m| m.id_mmfr[0])),
+    line("ID_MMFR1", (15, 0, 0, 1, 5), Pl1Ro, Value(|m| m.id_mmfr[1])),
+    line("ID_MMFR2", (15, 0, 0, 1, 6), Pl1Ro, Value(|m| m.id_mmfr[2])),
+    line("ID_MMFR3", (15, 0, 0, 1, 7), Pl1Ro, Value(|m| m.id_mmfr[3])),
+    line("ID_ISAR0", (15, 0, 0, 2, 0), Pl1Ro, Value(|m| m.id_isar[0])),
+    line("ID_ISAR1", (15, 0, 0, 2, 1), Pl1Ro, Value(|m| m.id_isar[1])),
+    line("ID_ISAR2", (15, 0, 0, 2, 2), Pl1Ro, Value(|m| m.id_isar[2])),
+    line("ID_ISAR3", (15, 0, 0, 2, 3), Pl1Ro, Value(|m| m.id_isar[3])),
+    line("ID_ISAR4", (15, 0, 0, 2, 4), Pl1Ro, Value(|m| m.id_isar[4])),
+    line("ID_ISAR5", (15, 0, 0, 2, 5), Pl1Ro, Value(|m| m.id_isar[5])),
+    line("CCSIDR", (15, 1, 0, 0, 0), Pl1Ro, Ccsidr),
+    line("CLIDR", (15, 1, 0, 0, 1), Pl1Ro, Value(|m| m.clidr)),
+    line("AIDR", (15, 1, 0, 0, 7), Pl1Ro, Zero),
+    line("CSSELR", (15, 2, 0, 0, 0), Pl1Rw, Field(banked!(csselr), 0xf)),
+    // System control.
+    line("SCTLR", (15, 0, 1, 0, 0), Pl1Rw, Sctlr),
+    line("ACTLR", (15, 0, 1, 0, 1), Pl1Rw, Field(|c| &mut c.actlr, !0)),
+    line("CPACR", (15, 0, 1, 0, 2), Pl1Rw, Context(|c| &mut c.cpacr, 0xc0f0_0000)),
+    line("SCR", (15, 0, 1, 1, 0), SecRw, Scr),
+    line("SDER", (15, 0, 1, 1, 1), SecRw, Field(|c| &mut c.sder, 3)),
+    line("NSACR", (15, 0, 1, 1, 2), SecRwNsRo, Field(|c| &mut c.nsacr, 0x0017_8c00)),
+    // Translation.
+    line("TTBR0", (15, 0, 2, 0, 0), Pl1Rw, Field64(banked!(ttbr0), 0xffff_ffff)),
+    line("TTBR1", (15, 0, 2, 0, 1), Pl1Rw, Field64(banked!(ttbr1), 0xffff_ffff)),
+    line("TTBCR", (15, 0, 2, 0, 2), Pl1Rw, Ttbcr),
+    line("DACR", (15, 0, 3, 0, 0), Pl1Rw, Context(banked!(dacr), !0)),
+    wide("TTBR0", (15, 0, 2), Pl1Rw, Field64(banked!(ttbr0), !0)),
+    wide("TTBR1", (15, 1, 2), Pl1Rw, Field64(banked!(ttbr1), !0)),
+    // Faults.
+    line("DFSR", (15, 0, 5, 0, 0), Pl1Rw, Field(banked!(dfsr), 0x3eff)),
+    line("IFSR", (15, 0, 5, 0, 1), Pl1Rw, Field(banked!(ifsr), 0x160f)),
+    line("ADFSR", (15, 0, 5, 1, 0), Pl1Rw, Field(banked!(adfsr), !0)),
+    line("AIFSR", (15, 0, 5, 1, 1), Pl1Rw, Field(banked!(aifsr), !0)),
+    line("DFAR", (15, 0, 6, 0, 0), Pl1Rw, Field(banked!(dfar), !0)),
+    line("IFAR", (15, 0, 6, 0, 2), Pl1Rw, Field(banked!(ifar), !0)),
+    // Caches, branch predictors, barriers.
+    line("WFI of ARMv6", (15, 0, 7, 0, 4), Pl1Wo, Nop),
+    line("ICIALLUIS", (15, 0, 7, 1, 0), Pl1Wo, Isb),
+    line("BPIALLIS", (15, 0, 7, 1, 6), Pl1Wo, Nop),
+    line("PAR", (15, 0, 7, 4, 0), Pl1Rw, Field64(banked!(par), 0xffff_ffff)),
+    wide("PAR", (15, 0, 7), Pl1Rw, Field64(banked!(par), !0)),
+    line("ICIALLU", (15, 0, 7, 5, 0), Pl1Wo, Isb),
+    line("ICIMVAU", (15, 0, 7, 5, 1), Pl1Wo, Isb),
+    line("CP15ISB", (15, 0, 7, 5, 4), Barrier, Isb),
+    line("BPIALL", (15, 0, 7, 5, 6), Pl1Wo, Nop),
+    line("BPIMVA", (15, 0, 7, 5, 7), Pl1Wo, Nop),
+    line("DCIMVAC", (15, 0, 7, 6, 1), Pl1Wo, Nop),
+    line("DCISW", (15, 0, 7, 6, 2), Pl1Wo, Nop),
+    line("ATS1CPR", (15, 0, 7, 8, 0), Pl1Wo, Ats(Access::Read, false, false)),
+    line("ATS1CPW", (15, 0, 7, 8, 1), Pl1Wo, Ats(Access::Write, false, false)),
+    line("ATS1CUR", (15, 0, 7, 8, 2), Pl1Wo, Ats(Access::Read, true, false)),
+    line("ATS1CUW", (15, 0, 7, 8, 3), Pl1Wo, Ats(Access::Write, true, false)),
+    line("ATS12NSOPR", (15, 0, 7, 8, 4), SecRw, Ats(Access::Read, false, true)),
+    line("ATS12NSOPW", (15, 0, 7, 8, 5), SecRw, Ats(Access::Write, false, true)),
+    line("ATS12NSOUR", (15, 0, 7, 8, 6), SecRw, Ats(Access::Read, true, true)),
+    line("ATS12NSOUW", (15, 0, 7, 8, 7), SecRw, Ats(Access::Write, true, true)),
+    line("DCCMVAC", (15, 0, 7, 10, 1), Pl1Wo, Nop),
+    line("DCCSW", (15, 0, 7, 10, 2), Pl1Wo, Nop),
+    line("CP15DSB", (15, 0, 7, 10, 4), Barrier, Nop),
+    line("CP15DMB", (15, 0, 7, 10, 5), Barrier, Nop),
+    line("DCCMVAU", (15, 0, 7, 11, 1), Pl1Wo, Nop),
+    line("Prefetch of ARMv6", (15, 0, 7, 13, 1), Pl1Wo, Nop),
+    line("DCCIMVAC", (15, 0, 7, 14, 1), Pl1Wo, Nop),
+    line("DCCISW", (15, 0, 7, 14, 2), Pl1Wo, Nop),
+    // TLB maintenance.
+    line("TLBIALLIS", (15, 0, 8, 3, 0), Pl1Wo, Tlb(All)),
+    line("TLBIMVAIS", (15, 0, 8, 3, 1), Pl1Wo, Tlb(Mva)),
+    line("TLBIASIDIS", (15, 0, 8, 3, 2), Pl1Wo, Tlb(Asid)),
+    line("TLBIMVAAIS", (15, 0, 8, 3, 3), Pl1Wo, Tlb(MvaAll)),
+    line("ITLBIALL", (15, 0, 8, 5, 0), Pl1Wo, Tlb(All)),
+    line("ITLBIMVA", (15, 0, 8, 5, 1), Pl1Wo, Tlb(Mva)),
+    line("ITLBIASID", (15, 0, 8, 5, 2), Pl1Wo, Tlb(Asid)),
+    line("DTLBIALL", (15, 0, 8, 6, 0), Pl1Wo, Tlb(All)),
+    line("DTLBIMVA", (15, 0, 8, 6, 1), Pl1Wo, Tlb(Mva)),
+    line("DTLBIASID", (15, 0, 8, 6, 2), Pl1Wo, Tlb(Asid)),
+    line("TLBIALL", (15, 0, 8, 7, 0), Pl1Wo, Tlb(All)),
+    line("TLBIMVA", (15, 0, 8, 7, 1), Pl1Wo, Tlb(Mva)),
+    line("TLBIASID", (15, 0, 8, 7, 2), Pl1Wo, Tlb(Asid)),
+    line("TLBIMVAA", (15, 0, 8, 7, 3), Pl1Wo, Tlb(MvaAll)),
+    // Performance monitors (chapter C12).
+    line("PMCR", (15, 0, 9, 12, 0), PmuRw, Pmu(PmuReg::Cr)),
+    line("PMCNTENSET", (15, 0, 9, 12, 1), PmuRw, Pmu(PmuReg::CntenSet)),
+    line("PMCNTENCLR", (15, 0, 9, 12, 2), PmuRw, Pmu(PmuReg::CntenClr)),
+    line("PMOVSR", (15, 0, 9, 12, 3), PmuRw, Pmu(PmuReg::OvsClr)),
+    line("PMSWINC", (15, 0, 9, 12, 4), PmuWo, Pmu(PmuReg::Swinc)),
+    line("PMSELR", (15, 0, 9, 12, 5), PmuRw, Pmu(PmuReg::Selr)),
+    line("PMCEID0", (15, 0, 9, 12, 6), PmuRo, Value(|m| m.pmceid0)),
+    line("PMCEID1", (15, 0, 9, 12, 7), PmuRo, Zero),
+    line("PMCCNTR", (15, 0, 9, 13, 0), PmuRw, Pmu(PmuReg::Ccntr)),
+    line("PMXEVTYPER", (15, 0, 9, 13, 1), PmuRw, Pmu(PmuReg::EvTyper)),
+    line("PMXEVCNTR", (15, 0, 9, 13, 2), PmuRw, Pmu(PmuReg::EvCntr)),
+    line("PMUSERENR", (15, 0, 9, 14, 0), UserRo, Field(|c| &mut c.pmu.userenr, 1)),
+    line("PMINTENSET", (15, 0, 9, 14, 1), Pl1Rw, Pmu(PmuReg::IntenSet)),
+    line("PMINTENCLR", (15, 0, 9, 14, 2), Pl1Rw, Pmu(PmuReg::IntenClr)),
+    line("PMOVSSET", (15, 0, 9, 14, 3), Pl1Rw, Pmu(PmuReg::OvsSet)),
+    line("L2CTLR", (15, 1, 9, 0, 2), Pl1Rw, Field(|c| &mut c.l2ctlr, 0x0020_1fff)),
+    line("L2ECTLR", (15, 1, 9, 0, 3), Pl1Rw, Field(|c| &mut c.l2ectlr, 0x6000_0000)),
+    // Memory attributes.
+    line("PRRR", (15, 0, 10, 2, 0), Pl1Rw, Regime(banked!(prrr), 0xff0f_ffff)),
+    line("NMRR", (15, 0, 10, 2, 1), Pl1Rw, Regime(banked!(nmrr), !0)),
+    line("AMAIR0", (15, 0, 10, 3, 0), Pl1Rw, Field(|c| &mut c.amair[c.bank][0], !0)),
+    line("AMAIR1", (15, 0, 10, 3, 1), Pl1Rw, Field(|c| &mut c.amair[c.bank][1], !0)),
+    // Vectors, security.
+    line("VBAR", (15, 0, 12, 0, 0), Pl1Rw, Field(banked!(vbar), 0xffff_ffe0)),
+    line("MVBAR", (15, 0, 12, 0, 1), SecRw, Field(|c| &mut c.mvbar, 0xffff_ffe0)),
+    line("ISR", (15, 0, 12, 1, 0), Pl1Ro, Isr),
+    // Process, context and thread.
+    line("FCSEIDR", (15, 0, 13, 0, 0), Pl1Rw, Field(banked!(fcseidr), 0)),
+    line("CONTEXTIDR", (15, 0, 13, 0, 1), Pl1Rw, Context(banked!(contextidr), !0)),
+    line("TPIDRURW", (15, 0, 13, 0, 2), AllRw, Field(banked!(tpidrurw), !0)),
+    line("TPIDRURO", (15, 0, 13, 0, 3), UserRo, Field(banked!(tpidruro), !0)),
+    line("TPIDRPRW", (15, 0, 13, 0, 4), Pl1Rw, Field(banked!(tpidrprw), !0)),
+    // Generic timer (chapter B8).
+    line("CNTFRQ", (15, 0, 14, 0, 0), CntFrq, Timer(TimerReg::Frq)),
+    line("CNTKCTL", (15, 0, 14, 1, 0), Pl1Rw, Timer(TimerReg::Kctl)),
+    line("CNTP_TVAL", (15, 0, 14, 2, 0), CntP, Timer(TimerReg::PhysTval)),
+    line("CNTP_CTL", (15, 0, 14, 2, 1), CntP, Timer(TimerReg::PhysCtl)),
+    line("CNTV_TVAL", (15, 0, 14, 3, 0), CntV, Timer(TimerReg::VirtTval)),
+    line("CNTV_CTL", (15, 0, 14, 3, 1), CntV, Timer(TimerReg::VirtCtl)),
+    wide("CNTPCT", (15, 0, 14), CntPct, Timer(TimerReg::Count)),
+    wide("CNTVCT", (15, 1, 14), CntVct, Timer(TimerReg::Count)),
+    wide("CNTP_CVAL", (15, 2, 14), CntP, Timer(TimerReg::PhysCval)),
+    wide("CNTV_CVAL", (15, 3, 14), CntV, Timer(TimerReg::VirtCval)),
+    // Cortex-A15's own (TRM DDI 0438 table 4-16).
+    line("L2ACTLR", (15, 1, 15, 0, 0), Pl1Rw, Zero),
+    line("L2PFR", (15, 1, 15, 0, 3), Pl1Rw, Zero),
+    line("ACTLR2", (15, 1, 15, 0, 4), Pl1Rw, Zero),
+    line("CBAR", (15, 4, 15, 0, 0), Pl1Ro, Value(|m| m.cbar)),
+    wide("CPUMERRSR", (15, 0, 15), Pl1Rw, Zero),
+    wide("L2MERRSR", (15, 1, 15), Pl1Rw, Zero),
+];
+
+/// Reserved encodings of the CPUID scheme read as zero (ARM DDI 0406C B7.1).
+const CPUID_RESERVED: Line = line("CPUID reserved", (15, 0, 0, 0, 0), Pl1Ro, Zero);
+
+/// Both tables, in order.
+pub fn lines() -> impl Iterator<Item = &'static Line> {
+    LINES.iter().chain(cp14::LINES)
+}
+
+/// Line number plus one by encoding: 0 is no register.
+static INDEX: LazyLock<Box<[u16]>> = LazyLock::new(|| {
+    let mut index = vec![0u16; SysReg::SPACE].into_boxed_slice();
+    for (i, l) in lines().enumerate() {
+        assert!(index[l.reg.slot()] == 0, "{} is twice in the table", l.name);
+        index[l.reg.slot()] = i as u16 + 1;
+    }
+    index
+});
+
+/// The register that an encoding names.
+pub fn find(reg: SysReg) -> Option<&'static Line> {
+    match INDEX[reg.slot()] as usize {
+        0 if reg.is_cpuid_space() => Some(&CPUID_RESERVED),
+        0 => None,
+        n if n <= LINES.len() => Some(&LINES[n - 1]),
+        n => Some(&cp14::LINES[n - 1 - LINES.len()]),
+    }
+}
+
+// ---- accesses ---------------------------------------------------------------------------------------------------------------------
+
 /// MRC and MRRC (the value's upper half is 0 for MRC). `cpu.icount` counts the instructions before this one.
 ///
 /// # Errors
 /// [`Undefined`] if the access is UNDEFINED in the current state.
 pub fn read(cpu: &mut Cpu, _ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg) -> Result<u64, Undefined> {
-    let _ = (bus, cpu, reg);
-    Err(Undefined)
+    let line = find(reg).ok_or(Undefined)?;
+    if !line.who.allows(cpu, false) {
+        return Err(Undefined);
+    }
+    let value = match line.kind {
+        Value(f) => f(&cpu.model),
+        Field(f, _) | Context(f, _) | Regime(f, _) => *f(&mut cpu.cp15),
+        Field64(f, _) => return Ok(*f(&mut cpu.cp15) & if reg.is_wide() { !0 } else { 0xffff_ffff }),
+        Zero => 0,
+        Sctlr => cpu.cp15.sctlr(),
+        Ttbcr => cpu.cp15.ttbcr[cpu.cp15.bank],
+        Scr => cpu.cp15.scr,
+        Ccsidr => *cpu.model.ccsidr.get(cpu.cp15.csselr[cpu.cp15.bank] as usize).unwrap_or(&0),
+        Isr => {
+            let (irq, fiq) = bus.lines();
+            u32::from(irq) << 7 | u32::from(fiq) << 6
+        }
+        Pmu(r) => cpu.cp15.pmu.read(&cpu.model, cpu.icount, r),
+        Timer(r) => {
+            let now = bus.vtime(cpu.icount);
+            return Ok(cpu.timer.read(r, cpu.cp15.bank, now));
+        }
+        Debug(r) => cpu.cp15.debug.read(r),
+        Nop | Isb | Tlb(_) | Ats(..) => return Err(Undefined),
+    };
+    Ok(u64::from(value))
 }
 
 /// MCR and MCRR. `cpu.icount` counts the instructions before this one.
 ///
 /// # Errors
 /// [`Undefined`] if the access is UNDEFINED in the current state.
-pub fn write(
-    cpu: &mut Cpu,
-    _ram: &GuestRam,
-    bus: &mut dyn Bus,
-    reg: SysReg,
-    value: u64,
-) -> Result<SysAfter, Undefined> {
-    let _ = (bus, cpu, reg, value);
-    Err(Undefined)
+pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, value: u64) -> Result<SysAfter, Undefined> {
+    let line = find(reg).ok_or(Undefined)?;
+    if !line.who.allows(cpu, true) {
+        return Err(Undefined);
+    }
+    let word = value as u32;
+    match line.kind {
+        Value(_) | Ccsidr | Isr => return Err(Undefined),
+        Field(f, mask) => merge(f(&mut cpu.cp15), word, mask),
+        Field64(f, mask) => *f(&mut cpu.cp15) = value & mask,
+        Context(f, mask) => {
+            merge(f(&mut cpu.cp15), word, mask);
+            cpu.update_context();
+            return Ok(SysAfter { context: true, exit: false });
+        }
+        Regime(f, mask) => {
+            let field = f(&mut cpu.cp15);
+            let old = *field;
+            merge(field, word, mask);
+            return Ok(regime_changed(cpu, old, old & !mask | word & mask));
+        }
+        Zero | Nop => {}
+        Isb => return Ok(SysAfter { context: true, exit: false }),
+        Tlb(op) => {
+            match op {
+                All => cpu.mmu.flush_all(),
+                Mva => cpu.mmu.flush_va(word, word & 0xff),
+                Asid => cpu.mmu.flush_asid(word & 0xff),
+                MvaAll => cpu.mmu.flush_va_all(word),
+            }
+            return Ok(SysAfter { context: true, exit: false });
+        }
+        Ats(access, user, ns) => {
+            let bank = if ns { 1 } else { cpu.cp15.bank };
+            let par = cpu.address_translation(ram, word, access, user, bank);
+            cpu.cp15.par[cpu.cp15.bank] = u64::from(par);
+        }
+        Sctlr => return Ok(write_sctlr(cpu, word)),
+        Ttbcr => return Ok(write_ttbcr(cpu, word)),
+        Scr => {
+            cpu.cp15.scr = word & 0xff;
+            cpu.update_context();
+            return Ok(SysAfter { context: true, exit: true });
+        }
+        Pmu(r) => cpu.cp15.pmu.write(&cpu.model, cpu.icount, r, word),
+        Timer(r) => {
+            let now = bus.vtime(cpu.icount);
+            cpu.timer.write(r, cpu.cp15.bank, now, value);
+            return Ok(SysAfter { exit: true, context: false });
+        }
+        Debug(r) => cpu.cp15.debug.write(r, word),
+    }
+    Ok(SysAfter::default())
+}
+
+fn merge(field: &mut u32, value: u32, mask: u32) {
+    *field = *field & !mask | value & mask;
+}
+
+/// After a change of something that every entry of the TLB was made with.
+fn regime_changed(cpu: &mut Cpu, old: u32, new: u32) -> SysAfter {
+    if old != new {
+        cpu.mmu.flush_all();
+        cpu.update_context();
+    }
+    SysAfter { context: old != new, exit: false }
+}
+
+/// SCTLR.A selects tables (`mmu::tlb::Key`), the bits that walks look at empty them, all others only have to be seen by the next instruction.
+fn write_sctlr(cpu: &mut Cpu, value: u32) -> SysAfter {
+    let bank = cpu.cp15.bank;
+    let old = cpu.cp15.sctlr[bank];
+    let new = old & !SCTLR_WRITABLE | value & SCTLR_WRITABLE;
+    cpu.cp15.sctlr[bank] = new;
+    if (old ^ new) & SCTLR_WALK != 0 {
+        cpu.mmu.flush_all();
+    }
+    if (old ^ new) & (SCTLR_WALK | SCTLR_A) != 0 {
+        cpu.update_context();
+    }
+    SysAfter { context: old != new, exit: false }
+}
+
+/// Long descriptors are not there yet: a guest that switches them on is told so instead of running into nonsense.
+fn write_ttbcr(cpu: &mut Cpu, value: u32) -> SysAfter {
+    if value & TTBCR_EAE != 0 {
+        cpu.halt = Some(format!(
+            "the guest switches on long-descriptor translation (TTBCR.EAE) at {:#010x}; this CPU has short descriptors only: use a \
+             kernel without LPAE",
+            cpu.regs[15]
+        ));
+        return SysAfter { context: true, exit: true };
+    }
+    let bank = cpu.cp15.bank;
+    let old = cpu.cp15.ttbcr[bank];
+    let new = value & 0x37;
+    cpu.cp15.ttbcr[bank] = new;
+    regime_changed(cpu, old, new)
+}
+
+/// The table of all system registers as a page of documentation.
+pub fn coverage() -> String {
+    let mut out = String::from(
+        "# System registers\n\nGenerated from the tables in `cpu-proc/arm/src/cp15.rs` and `cp14.rs`; a test keeps it up to date.\n\
+         An encoding that is not listed is UNDEFINED.\n\n| register | encoding | access | behaviour |\n|---|---|---|---|\n",
+    );
+    for l in lines() {
+        let behaviour = match l.kind {
+            Value(_) => "constant of the CPU model",
+            Field(..) | Field64(..) => "state",
+            Context(..) => "state; selects a translation context",
+            Regime(..) | Ttbcr | Sctlr => "state; a change invalidates the TLB where it must",
+            Zero => "reads as zero, writes ignored",
+            Nop => "accepted, nothing to do",
+            Isb => "ends a block",
+            Tlb(_) => "TLB maintenance",
+            Ats(..) => "translates into PAR",
+            Scr => "state; switches security state",
+            Ccsidr => "selected by CSSELR",
+            Isr => "interrupt lines",
+            Pmu(_) => "performance monitors",
+            Timer(_) => "generic timer",
+            Debug(_) => "debug register",
+        };
+        out.push_str(&format!("| {} | {} | {:?} | {behaviour} |\n", l.name, l.reg, l.who));
+    }
+    out
 }

@@ -12,6 +12,7 @@ pub mod exception;
 pub mod ir;
 pub mod mmu;
 pub mod models;
+pub mod pmu;
 pub mod psr;
 pub mod state;
 pub mod sysop;

@@ -76,7 +76,7 @@ impl Model {
             fpsid: 0x4104_30f0,
             mvfr: [0x1011_0222, 0x1111_1111],
             pmcr: 0x410f_3000,
-            pmceid0: 0x0fff_0f3f,
+            pmceid0: 0x0002_0101,
             cntfrq,
             vinithi: false,
         }
