@@ -8,7 +8,7 @@
 //! | the machine is to end | [`ToChild::Stop`] to cpu-proc | |
 //! | the CPU has stopped, for whatever reason | | [`FromChild::Finished`] from cpu-proc |
 //! | after that | [`ToChild::Save`] to each device-proc | [`FromChild::State`] |
-//! | after that | [`ToChild::Finish`] to log-daemon | [`FromChild::LogFinished`] |
+//! | after that | [`ToChild::Finish`] to log-daemon, with the devices' hashes | [`FromChild::LogFinished`] |
 //! | last | [`ToChild::Exit`] to all; they exit with 0 | |
 //!
 //! The order of the starts: the device-procs; cpu-proc once all of them are ready, as its start message carries the plugins' specs;
@@ -36,10 +36,21 @@ pub enum ToChild {
     Stop(StopReason),
     /// device-proc: the guest runs no more; work off what is in the request ring, then send [`FromChild::State`].
     Save,
-    /// log-daemon: no more messages will come; write what is left, then send [`FromChild::LogFinished`].
-    Finish,
+    /// log-daemon: no more messages will come; write what is left and the final record, then send [`FromChild::LogFinished`].
+    Finish(Totals),
     /// Exit with 0.
     Exit,
+}
+
+/// What only the supervisor knows at the end; for the recording's final record. In mode `Absent` all of it is zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// BLAKE3 of the devices' saved states; zero if a device could not be asked.
+    pub device_hash: [u8; 32],
+    /// BLAKE3 of the console's output.
+    pub console_hash: [u8; 32],
+    /// Bytes of the console's output.
+    pub console_bytes: u64,
 }
 
 /// Why the supervisor ends a machine.
@@ -55,6 +66,7 @@ pub enum StopReason {
 
 /// What a child is to be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Start {
     /// cpu-proc.
     Cpu(CpuStart),
@@ -296,6 +308,11 @@ pub enum FromChild {
         /// Expected, actual, position, the last events: what the user is to see.
         text: String,
     },
+    /// log-daemon, mode `Record`: the recording can't go on (a full disk). The supervisor stops the machine and then says `Finish`, as always.
+    LogFailed {
+        /// Why, and what to do.
+        text: String,
+    },
     /// Something that the user should see once, such as an instruction that is not implemented.
     Note {
         /// One line.
@@ -321,7 +338,7 @@ pub struct Ready {
     pub id_registers: Vec<(String, u64)>,
 }
 
-/// What a plugin says of itself, and what the supervisor needs of its spec.
+/// What a plugin says of itself besides its spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginInfo {
     /// ABI version.
@@ -330,10 +347,6 @@ pub struct PluginInfo {
     pub kind: String,
     /// The plugin's own version.
     pub version: String,
-    /// Output pins in the order of their numbers.
-    pub outputs: Vec<String>,
-    /// Input pins in the order of their numbers.
-    pub inputs: Vec<String>,
 }
 
 /// Why the CPU stopped.
@@ -385,6 +398,21 @@ pub struct DeviceState {
     pub output_hash: [u8; 32],
 }
 
+/// The end that a recording holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedEnd {
+    /// Instructions retired.
+    pub icount: u64,
+    /// BLAKE3 over RAM and the architectural CPU state.
+    pub state_hash: [u8; 32],
+    /// See [`Totals`].
+    pub device_hash: [u8; 32],
+    /// See [`Totals`].
+    pub console_hash: [u8; 32],
+    /// See [`Totals`].
+    pub console_bytes: u64,
+}
+
 /// How the log ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFinished {
@@ -400,8 +428,8 @@ pub struct LogFinished {
     pub failure: Option<String>,
     /// Replay: the recording was cut off (killed), and this replays up to its last whole chunk.
     pub cut: bool,
-    /// Replay: the state hash in the recording's final entry, if it has one.
-    pub state_hash: Option<[u8; 32]>,
+    /// Replay: what the recording's final record says, if it has one.
+    pub recorded: Option<RecordedEnd>,
     /// Mode `Absent`: bytes of the console's output.
     pub console_bytes: u64,
     /// Mode `Absent`: BLAKE3 of them.

@@ -210,6 +210,7 @@ const PLAIN: &[Syscall] = &[
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_ctl,
     libc::SYS_futex,
+    libc::SYS_futex_waitv,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
     libc::SYS_clock_gettime,

@@ -39,11 +39,7 @@ pub(crate) fn check(source: &Source) -> Result<(), ConfigError> {
                 }
                 frames.push(Frame { open, item: at + 1, keys: Vec::new() });
             }
-            b')' | b']' | b'}' => {
-                if frames.len() > 1 {
-                    frames.pop();
-                }
-            }
+            b')' | b']' | b'}' if frames.len() > 1 => drop(frames.pop()),
             b',' => top.item = at + 1,
             b':' if top.open != b'[' && top.open != 0 => key(source, top, at)?,
             _ => {}

@@ -44,7 +44,7 @@ pub struct Cpu {
     pub model: CpuModel,
     /// How many cores; 1 so far.
     pub count: u32,
-    /// PERIPHBASE: where the private peripherals lie (Cortex-A15 TRM 4.3.? CBAR), a multiple of 32 KiB.
+    /// PERIPHBASE: where the private peripherals lie (Cortex-A15 TRM 2.2, signal PERIPHBASE), a multiple of 32 KiB.
     pub periphbase: u64,
     /// Frequency of the generic timer's counter (CNTFRQ), in Hz.
     pub timer_hz: u32,
@@ -302,7 +302,7 @@ impl Default for Limits {
         Self {
             request_slots: 4096,
             event_slots: 4096,
-            arena: 1 << 20,
+            arena: 256 << 10,
             reply_timeout_ms: 10_000,
             anchor_every: 1_000_000,
         }
