@@ -27,10 +27,11 @@ pub(crate) fn check(source: &Source) -> Result<(), ConfigError> {
             at = next;
             continue;
         }
+        let depth = frames.len();
         let top = frames.last_mut().expect("the outermost frame is never closed");
         match bytes[at] {
             open @ (b'(' | b'[' | b'{') => {
-                if frames.len() > MAX_DEPTH {
+                if depth > MAX_DEPTH {
                     return Err(source.error(
                         at,
                         "brackets nest too deeply",
@@ -39,7 +40,7 @@ pub(crate) fn check(source: &Source) -> Result<(), ConfigError> {
                 }
                 frames.push(Frame { open, item: at + 1, keys: Vec::new() });
             }
-            b')' | b']' | b'}' if frames.len() > 1 => drop(frames.pop()),
+            b')' | b']' | b'}' if depth > 1 => drop(frames.pop()),
             b',' => top.item = at + 1,
             b':' if top.open != b'[' && top.open != 0 => key(source, top, at)?,
             _ => {}
