@@ -1,6 +1,11 @@
 //! What the project's chores are made of; the whole-machine tests use it too.
 
+pub mod bench;
+pub mod console;
 pub mod cpio;
+pub mod demo;
 pub mod guest;
 pub mod hello;
+pub mod install;
 pub mod paths;
+pub mod suite;

@@ -1,9 +1,9 @@
 //! The project's chores: `cargo xtask help`.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{guest, hello};
+use xtask::{bench, demo, guest, hello, install, suite};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests, demonstrates and measures Reprise")]
@@ -14,9 +14,37 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build everything a user runs, in release mode.
+    Build,
+    /// Build, and put programs, plugins and configurations where they find each other.
+    Install {
+        /// Folder to install into [default: ~/.local].
+        #[arg(long)]
+        prefix: Option<PathBuf>,
+    },
+    /// Boot Linux, type into its console, record it, replay it, and print the verdict.
+    Demo,
+    /// Run every check and test; ends with a count.
+    Test {
+        /// Add the long versions.
+        #[arg(long)]
+        slow: bool,
+    },
+    /// Check formatting and lints.
+    Lint,
+    /// What CI runs: the same as `test`.
+    Ci,
+    /// Measure.
+    Bench {
+        /// What to measure.
+        what: bench::What,
+        /// How often.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// Make the Linux test guest out of Debian's packages (cached).
     Guest {
-        /// Folder to make it in.
+        /// Folder to make it in [default: target/guest].
         #[arg(long)]
         out: Option<PathBuf>,
         /// Add kbench, the CPU benchmark; needs an ARM cross compiler.
@@ -32,6 +60,24 @@ enum Command {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
+        Command::Build => install::build(),
+        Command::Install { prefix } => {
+            let home = || {
+                std::env::var_os("HOME")
+                    .map(|h| PathBuf::from(h).join(".local"))
+                    .context("no HOME: say where with --prefix")
+            };
+            let prefix = prefix.map_or_else(home, Ok)?;
+            install::build()?;
+            install::install(&prefix)?;
+            println!("installed in {}; the programs are in {}", prefix.display(), prefix.join("bin").display());
+            Ok(())
+        }
+        Command::Demo => demo::demo(),
+        Command::Test { slow } => suite::test(slow),
+        Command::Lint => suite::lint(),
+        Command::Ci => suite::test(false),
+        Command::Bench { what, rounds } => bench::bench(what, rounds),
         Command::Guest { out, bench, print } => {
             let g = guest::ensure(&out.unwrap_or_else(guest::default_dir), bench)?;
             if print {

@@ -1,0 +1,94 @@
+//! Builds the machine and lays it out so that its parts find each other.
+
+use crate::paths;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Programs that a user calls.
+const BIN: &[&str] = &["supervisor", "reprise-log"];
+/// Programs that only the supervisor starts.
+const LIBEXEC: &[&str] = &["cpu-proc", "log-daemon", "device-proc"];
+
+/// `cargo build --release` of everything a user runs. Debug builds are too slow to boot a kernel.
+///
+/// # Errors
+/// The build fails.
+pub fn build() -> Result<()> {
+    let status = cargo().args(["build", "--release"]).status().context("starting cargo")?;
+    ensure!(status.success(), "the build failed");
+    Ok(())
+}
+
+/// A cargo command in the workspace's root.
+pub fn cargo() -> Command {
+    let mut c = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    c.current_dir(paths::root());
+    c
+}
+
+/// Copies what was built to `prefix`: `bin`, `libexec/reprise`, `lib/reprise/plugins` and `share/reprise/configs`.
+///
+/// # Errors
+/// Something was not built, or `prefix` can't be written.
+pub fn install(prefix: &Path) -> Result<()> {
+    let release = paths::release_dir();
+    for (names, to) in [(BIN, "bin"), (LIBEXEC, "libexec/reprise")] {
+        for name in names {
+            place(&release.join(name), &prefix.join(to).join(name))?;
+        }
+    }
+    for plugin in plugins()? {
+        let name = plugin.file_name().expect("plugins have names").to_owned();
+        place(&plugin, &prefix.join("lib/reprise/plugins").join(name))?;
+    }
+    copy_tree(&paths::root().join("configs"), &prefix.join("share/reprise/configs"))
+}
+
+/// Builds, and installs into a folder of the target directory; returns that prefix. Tests, demo and benchmarks run from there.
+///
+/// # Errors
+/// As [`build`] and [`install`].
+pub fn stage() -> Result<PathBuf> {
+    build()?;
+    let prefix = paths::target_dir().join("stage");
+    install(&prefix)?;
+    Ok(prefix)
+}
+
+/// The plugins that were built: one shared object for each folder in `plugins/`.
+fn plugins() -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(paths::root().join("plugins"))? {
+        let entry = entry?;
+        if entry.path().join("Cargo.toml").is_file() {
+            let name = entry.file_name().to_string_lossy().replace('-', "_");
+            all.push(paths::release_dir().join(format!("libplugin_{name}.so")));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Copies a file with its permissions, replacing what is there in one step: a running program keeps its old file.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let dir = to.parent().expect("a file in a folder");
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let part = to.with_extension("part");
+    fs::copy(from, &part).with_context(|| format!("copying {} to {}; was it built?", from.display(), to.display()))?;
+    fs::rename(&part, to).with_context(|| format!("writing {}", to.display()))
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            place(&entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
