@@ -8,6 +8,7 @@ pub mod cp14;
 pub mod cp15;
 pub mod decode;
 pub mod engine;
+pub mod fp;
 pub mod exception;
 pub mod ir;
 pub mod mmu;
