@@ -23,7 +23,7 @@
 //!
 //! # How floating point adds to this
 //! Table lines go to `isa/vfp.decode` and `isa/neon.decode` (`spaces a32 t32` makes both forms from the A32 pattern), semantic functions to
-//! `translate/vfp.rs` and `translate/neon.rs`, helper functions to `fp/`, listed in `fp::VFP_HELPERS` and `fp::NEON_HELPERS`. A semantic function calls
+//! `translate/vfp.rs` and `translate/neon.rs`, helper functions to `fp/`, listed in its group tables. A semantic function calls
 //! [`crate::translate::Builder::need_vfp`] or `need_simd` first. Data moves between temporaries and the extension registers with [`Op::ExtGet`] and [`Op::ExtSet`] (word numbers as in
 //! [`Cpu::ext`]); loads and stores of consecutive words use [`Op::LdmExt`] and [`Op::StmExt`].
 
@@ -312,12 +312,14 @@ pub struct MemKind {
     pub user: bool,
     /// Alignment that is required always, as log2 of bytes; 0: the natural one and only where SCTLR.A or the memory type asks for it.
     pub align: u8,
+    /// The natural alignment, as log2 of bytes: that of `size`, or less where an access carries several elements (VLD1 and so on).
+    pub natural: u8,
 }
 
 impl MemKind {
     /// A plain access of `size`.
     pub const fn new(size: Size) -> Self {
-        Self { size, signed: false, user: false, align: 0 }
+        Self { size, signed: false, user: false, align: 0, natural: size as u8 }
     }
 
     /// The same, but with a required alignment of `1 << log2` bytes.
@@ -338,9 +340,15 @@ impl MemKind {
         self
     }
 
+    /// The same, made of elements of `1 << log2` bytes: that is its natural alignment.
+    pub const fn elements(mut self, log2: u8) -> Self {
+        self.natural = log2;
+        self
+    }
+
     /// As a word for `aux`.
     pub const fn pack(self) -> u32 {
-        self.size as u32 | (self.signed as u32) << 2 | (self.user as u32) << 3 | (self.align as u32) << 4
+        self.size as u32 | (self.signed as u32) << 2 | (self.user as u32) << 3 | (self.align as u32) << 4 | (self.natural as u32) << 8
     }
 
     /// From `aux`.
@@ -351,7 +359,7 @@ impl MemKind {
             2 => Size::Word,
             _ => Size::Dword,
         };
-        Self { size, signed: w & 4 != 0, user: w & 8 != 0, align: (w >> 4 & 15) as u8 }
+        Self { size, signed: w & 4 != 0, user: w & 8 != 0, align: (w >> 4 & 15) as u8, natural: (w >> 8 & 3) as u8 }
     }
 
     /// Bytes accessed.
@@ -390,11 +398,17 @@ pub struct SysHelper {
     pub f: SysFn,
 }
 
-/// All helpers by group: 0 integer, 1 VFP, 2 Advanced SIMD.
-pub static HELPERS: [&[Helper]; 3] = [crate::translate::helpers::HELPERS, &[], &[]];
+/// All helpers by group: 0 integer, 1 VFP, 2 to 4 Advanced SIMD.
+pub static HELPERS: [&[Helper]; 5] = [
+    crate::translate::helpers::HELPERS,
+    crate::fp::vfp_helpers::HELPERS,
+    crate::fp::simd_helpers::SAME_HELPERS,
+    crate::fp::simd_helpers::SHAPE_HELPERS,
+    crate::fp::simd_helpers::MISC_HELPERS,
+];
 
-/// All system functions by group, as [`HELPERS`].
-pub static SYS_FNS: [&[SysHelper]; 3] = [crate::sysop::SYS_FNS, &[], &[]];
+/// All system functions by group: 0 integer and system, 1 VFP.
+pub static SYS_FNS: [&[SysHelper]; 2] = [crate::sysop::SYS_FNS, crate::fp::vfp_helpers::SYS_FNS];
 
 /// What the side table knows of one instruction of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

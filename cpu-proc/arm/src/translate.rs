@@ -7,6 +7,8 @@ use crate::ir::{Block, FIRST_TEMP, HelperId, Hint, Insn, MAX_INSNS, MemKind, Op,
 
 pub mod alu;
 pub mod helpers;
+pub mod neon;
+pub mod vfp;
 
 /// What the translation of an instruction depends on besides its bytes: with the address, the key of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +27,10 @@ pub struct BlockMode {
     pub vfp_enabled: bool,
     /// CPACR.ASEDIS is clear.
     pub simd_enabled: bool,
+    /// D16 to D31 may be used: CPACR.D32DIS is clear.
+    pub d32_enabled: bool,
+    /// FPSCR.LEN or STRIDE is not 0: VFP data processing takes UNDEF on a core without short vectors.
+    pub vfp_vectors: bool,
 }
 
 impl BlockMode {
@@ -37,6 +43,8 @@ impl BlockMode {
             | u32::from(self.vfp_access) << 11
             | u32::from(self.vfp_enabled) << 12
             | u32::from(self.simd_enabled) << 13
+            | u32::from(self.d32_enabled) << 14
+            | u32::from(self.vfp_vectors) << 15
     }
 }
 

@@ -18,6 +18,3 @@ pub mod vfp_helpers;
 
 pub use fpscr::{Fpscr, Rounding};
 pub use soft::{Double, Format, Half, Single};
-
-/// The helpers of VFP: group 1 of [`crate::ir::HELPERS`].
-pub static VFP_HELPERS: &[crate::ir::Helper] = vfp_helpers::HELPERS;

@@ -8,26 +8,26 @@ use crate::state::Cpu;
 impl Cpu {
     /// S register `n`, zero-extended.
     #[inline(always)]
-    pub fn sreg(&self, n: u32) -> u64 {
+    pub fn vs(&self, n: u32) -> u64 {
         u64::from(self.ext[n as usize & 63])
     }
 
     /// Sets S register `n` to the low word of `v`.
     #[inline(always)]
-    pub fn set_sreg(&mut self, n: u32, v: u64) {
+    pub fn set_vs(&mut self, n: u32, v: u64) {
         self.ext[n as usize & 63] = v as u32;
     }
 
     /// D register `n`.
     #[inline(always)]
-    pub fn dreg(&self, n: u32) -> u64 {
+    pub fn vd(&self, n: u32) -> u64 {
         let i = n as usize & 31;
         u64::from(self.ext[2 * i]) | u64::from(self.ext[2 * i + 1]) << 32
     }
 
     /// Sets D register `n`.
     #[inline(always)]
-    pub fn set_dreg(&mut self, n: u32, v: u64) {
+    pub fn set_vd(&mut self, n: u32, v: u64) {
         let i = n as usize & 31;
         self.ext[2 * i] = v as u32;
         self.ext[2 * i + 1] = (v >> 32) as u32;
@@ -35,15 +35,15 @@ impl Cpu {
 
     /// D registers `n` and `n + 1`.
     #[inline(always)]
-    pub fn qreg(&self, n: u32) -> [u64; 2] {
-        [self.dreg(n), self.dreg(n + 1)]
+    pub fn vq(&self, n: u32) -> [u64; 2] {
+        [self.vd(n), self.vd(n + 1)]
     }
 
     /// Sets D registers `n` and `n + 1`.
     #[inline(always)]
-    pub fn set_qreg(&mut self, n: u32, v: [u64; 2]) {
-        self.set_dreg(n, v[0]);
-        self.set_dreg(n + 1, v[1]);
+    pub fn set_vq(&mut self, n: u32, v: [u64; 2]) {
+        self.set_vd(n, v[0]);
+        self.set_vd(n + 1, v[1]);
     }
 
     /// Computes under the FPSCR.

@@ -260,11 +260,7 @@ fn shifted<const E: u32, const R: bool>(x: i128, sh: i32) -> i128 {
         x << sh.min(62)
     } else {
         let n = -sh;
-        if n > 66 {
-            if R || x >= 0 { 0 } else { -1 }
-        } else {
-            (x + if R { 1i128 << (n - 1) } else { 0 }) >> n
-        }
+        if n > 66 { if R || x >= 0 { 0 } else { -1 } } else { (x + if R { 1i128 << (n - 1) } else { 0 }) >> n }
     }
 }
 

@@ -24,8 +24,8 @@ fn regs(i: u32) -> (u32, u32, u32) {
 fn two(c: &mut Cpu, i: u32, a: u32, _: u32, f: impl Fn(u64, u64) -> u64) -> u32 {
     let (d, n, m) = regs(i);
     for k in 0..a {
-        let r = f(c.dreg(n + k), c.dreg(m + k));
-        c.set_dreg(d + k, r);
+        let r = f(c.vd(n + k), c.vd(m + k));
+        c.set_vd(d + k, r);
     }
     0
 }
@@ -35,8 +35,8 @@ fn two_sat(c: &mut Cpu, i: u32, a: u32, _: u32, f: impl Fn(u64, u64, &mut Fpscr)
     let (d, n, m) = regs(i);
     c.with_fpscr(|c, s| {
         for k in 0..a {
-            let r = f(c.dreg(n + k), c.dreg(m + k), s);
-            c.set_dreg(d + k, r);
+            let r = f(c.vd(n + k), c.vd(m + k), s);
+            c.set_vd(d + k, r);
         }
     });
     0
@@ -46,8 +46,8 @@ fn two_sat(c: &mut Cpu, i: u32, a: u32, _: u32, f: impl Fn(u64, u64, &mut Fpscr)
 fn three(c: &mut Cpu, i: u32, a: u32, _: u32, f: impl Fn(u64, u64, u64) -> u64) -> u32 {
     let (d, n, m) = regs(i);
     for k in 0..a {
-        let r = f(c.dreg(d + k), c.dreg(n + k), c.dreg(m + k));
-        c.set_dreg(d + k, r);
+        let r = f(c.vd(d + k), c.vd(n + k), c.vd(m + k));
+        c.set_vd(d + k, r);
     }
     0
 }
@@ -85,8 +85,8 @@ fn shift_into(c: &mut Cpu, i: u32, a: u32, b: u32, f: impl Fn(u64, u64, u32) -> 
 #[inline(always)]
 fn narrow_shift(c: &mut Cpu, i: u32, _: u32, b: u32, f: impl Fn([u64; 2], u32) -> u64) -> u32 {
     let (d, _, m) = regs(i);
-    let r = f(c.qreg(m), b);
-    c.set_dreg(d, r);
+    let r = f(c.vq(m), b);
+    c.set_vd(d, r);
     0
 }
 
@@ -94,8 +94,8 @@ fn narrow_shift(c: &mut Cpu, i: u32, _: u32, b: u32, f: impl Fn([u64; 2], u32) -
 fn narrow_shift_sat(c: &mut Cpu, i: u32, _: u32, b: u32, f: impl Fn([u64; 2], u32, &mut Fpscr) -> u64) -> u32 {
     let (d, _, m) = regs(i);
     c.with_fpscr(|c, s| {
-        let r = f(c.qreg(m), b, s);
-        c.set_dreg(d, r);
+        let r = f(c.vq(m), b, s);
+        c.set_vd(d, r);
     });
     0
 }
@@ -103,24 +103,24 @@ fn narrow_shift_sat(c: &mut Cpu, i: u32, _: u32, b: u32, f: impl Fn([u64; 2], u3
 #[inline(always)]
 fn narrow_two(c: &mut Cpu, i: u32, _: u32, _: u32, f: impl Fn([u64; 2], [u64; 2]) -> u64) -> u32 {
     let (d, n, m) = regs(i);
-    let r = f(c.qreg(n), c.qreg(m));
-    c.set_dreg(d, r);
+    let r = f(c.vq(n), c.vq(m));
+    c.set_vd(d, r);
     0
 }
 
 #[inline(always)]
 fn long_shift(c: &mut Cpu, i: u32, _: u32, b: u32, f: impl Fn(u64, u32) -> [u64; 2]) -> u32 {
     let (d, _, m) = regs(i);
-    let r = f(c.dreg(m), b);
-    c.set_qreg(d, r);
+    let r = f(c.vd(m), b);
+    c.set_vq(d, r);
     0
 }
 
 #[inline(always)]
 fn long(c: &mut Cpu, i: u32, _: u32, _: u32, f: impl Fn(u64, u64) -> [u64; 2]) -> u32 {
     let (d, n, m) = regs(i);
-    let r = f(c.dreg(n), c.dreg(m));
-    c.set_qreg(d, r);
+    let r = f(c.vd(n), c.vd(m));
+    c.set_vq(d, r);
     0
 }
 
@@ -128,8 +128,8 @@ fn long(c: &mut Cpu, i: u32, _: u32, _: u32, f: impl Fn(u64, u64) -> [u64; 2]) -
 fn long_sat(c: &mut Cpu, i: u32, _: u32, _: u32, f: impl Fn(u64, u64, &mut Fpscr) -> [u64; 2]) -> u32 {
     let (d, n, m) = regs(i);
     c.with_fpscr(|c, s| {
-        let r = f(c.dreg(n), c.dreg(m), s);
-        c.set_qreg(d, r);
+        let r = f(c.vd(n), c.vd(m), s);
+        c.set_vq(d, r);
     });
     0
 }
@@ -137,23 +137,17 @@ fn long_sat(c: &mut Cpu, i: u32, _: u32, _: u32, f: impl Fn(u64, u64, &mut Fpscr
 #[inline(always)]
 fn long_acc(c: &mut Cpu, i: u32, _: u32, _: u32, f: impl Fn([u64; 2], u64, u64) -> [u64; 2]) -> u32 {
     let (d, n, m) = regs(i);
-    let r = f(c.qreg(d), c.dreg(n), c.dreg(m));
-    c.set_qreg(d, r);
+    let r = f(c.vq(d), c.vd(n), c.vd(m));
+    c.set_vq(d, r);
     0
 }
 
 #[inline(always)]
-fn long_acc_sat(
-    c: &mut Cpu,
-    i: u32,
-    _: u32,
-    _: u32,
-    f: impl Fn([u64; 2], u64, u64, &mut Fpscr) -> [u64; 2],
-) -> u32 {
+fn long_acc_sat(c: &mut Cpu, i: u32, _: u32, _: u32, f: impl Fn([u64; 2], u64, u64, &mut Fpscr) -> [u64; 2]) -> u32 {
     let (d, n, m) = regs(i);
     c.with_fpscr(|c, s| {
-        let r = f(c.qreg(d), c.dreg(n), c.dreg(m), s);
-        c.set_qreg(d, r);
+        let r = f(c.vq(d), c.vd(n), c.vd(m), s);
+        c.set_vq(d, r);
     });
     0
 }
@@ -161,16 +155,20 @@ fn long_acc_sat(
 #[inline(always)]
 fn wide(c: &mut Cpu, i: u32, _: u32, _: u32, f: impl Fn([u64; 2], u64) -> [u64; 2]) -> u32 {
     let (d, n, m) = regs(i);
-    let r = f(c.qreg(n), c.dreg(m));
-    c.set_qreg(d, r);
+    let r = f(c.vq(n), c.vd(m));
+    c.set_vq(d, r);
     0
 }
 
 /// The scalar operand copied into all lanes: `b` is the lane number, bit 7 says 32-bit lanes (else 16).
 #[inline(always)]
 fn scalar(c: &Cpu, m: u32, b: u32) -> u64 {
-    let v = c.dreg(m);
-    if b & 0x80 != 0 { simd::dup::<32>(simd::lane::<32>(v, b & 1)) } else { simd::dup::<16>(simd::lane::<16>(v, b & 3)) }
+    let v = c.vd(m);
+    if b & 0x80 != 0 {
+        simd::dup::<32>(simd::lane::<32>(v, b & 1))
+    } else {
+        simd::dup::<16>(simd::lane::<16>(v, b & 3))
+    }
 }
 
 #[inline(always)]
@@ -210,13 +208,7 @@ fn by_long_acc(c: &mut Cpu, i: u32, _: u32, b: u32, f: impl Fn([u64; 2], u64, u6
 }
 
 #[inline(always)]
-fn by_long_acc_sat(
-    c: &mut Cpu,
-    i: u32,
-    _: u32,
-    b: u32,
-    f: impl Fn([u64; 2], u64, u64, &mut Fpscr) -> [u64; 2],
-) -> u32 {
+fn by_long_acc_sat(c: &mut Cpu, i: u32, _: u32, b: u32, f: impl Fn([u64; 2], u64, u64, &mut Fpscr) -> [u64; 2]) -> u32 {
     let x = scalar(c, regs(i).2, b);
     long_acc_sat(c, i, 1, 0, |d, n, _, s| f(d, n, x, s))
 }
@@ -226,9 +218,9 @@ fn by_long_acc_sat(
 fn trn<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     for k in 0..a {
-        let (x, y) = simd::trn::<E>(c.dreg(d + k), c.dreg(m + k));
-        c.set_dreg(d + k, x);
-        c.set_dreg(m + k, y);
+        let (x, y) = simd::trn::<E>(c.vd(d + k), c.vd(m + k));
+        c.set_vd(d + k, x);
+        c.set_vd(m + k, y);
     }
     0
 }
@@ -236,13 +228,13 @@ fn trn<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
 fn uzp<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     if a == 1 {
-        let (x, y) = simd::uzp::<E, 1>([c.dreg(d)], [c.dreg(m)]);
-        c.set_dreg(d, x[0]);
-        c.set_dreg(m, y[0]);
+        let (x, y) = simd::uzp::<E, 1>([c.vd(d)], [c.vd(m)]);
+        c.set_vd(d, x[0]);
+        c.set_vd(m, y[0]);
     } else {
-        let (x, y) = simd::uzp::<E, 2>(c.qreg(d), c.qreg(m));
-        c.set_qreg(d, x);
-        c.set_qreg(m, y);
+        let (x, y) = simd::uzp::<E, 2>(c.vq(d), c.vq(m));
+        c.set_vq(d, x);
+        c.set_vq(m, y);
     }
     0
 }
@@ -250,13 +242,13 @@ fn uzp<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
 fn zip<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     if a == 1 {
-        let (x, y) = simd::zip::<E, 1>([c.dreg(d)], [c.dreg(m)]);
-        c.set_dreg(d, x[0]);
-        c.set_dreg(m, y[0]);
+        let (x, y) = simd::zip::<E, 1>([c.vd(d)], [c.vd(m)]);
+        c.set_vd(d, x[0]);
+        c.set_vd(m, y[0]);
     } else {
-        let (x, y) = simd::zip::<E, 2>(c.qreg(d), c.qreg(m));
-        c.set_qreg(d, x);
-        c.set_qreg(m, y);
+        let (x, y) = simd::zip::<E, 2>(c.vq(d), c.vq(m));
+        c.set_vq(d, x);
+        c.set_vq(m, y);
     }
     0
 }
@@ -264,9 +256,9 @@ fn zip<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
 /// VDUP (scalar): lane `b` of `m` into every lane of `d`.
 fn dup<const E: u32>(c: &mut Cpu, i: u32, a: u32, b: u32) -> u32 {
     let (d, _, m) = regs(i);
-    let x = simd::dup::<E>(simd::lane::<E>(c.dreg(m), b));
+    let x = simd::dup::<E>(simd::lane::<E>(c.vd(m), b));
     for k in 0..a {
-        c.set_dreg(d + k, x);
+        c.set_vd(d + k, x);
     }
     0
 }
@@ -275,12 +267,12 @@ fn dup<const E: u32>(c: &mut Cpu, i: u32, a: u32, b: u32) -> u32 {
 fn ext(c: &mut Cpu, i: u32, a: u32, b: u32) -> u32 {
     let (d, n, m) = regs(i);
     if a == 1 {
-        let r = simd::ext(c.dreg(n), c.dreg(m), b);
-        c.set_dreg(d, r);
+        let r = simd::ext(c.vd(n), c.vd(m), b);
+        c.set_vd(d, r);
     } else {
-        let v = [c.dreg(n), c.dreg(n + 1), c.dreg(m), c.dreg(m + 1)];
+        let v = [c.vd(n), c.vd(n + 1), c.vd(m), c.vd(m + 1)];
         let (w, byte) = ((b / 8) as usize & 1, b & 7);
-        c.set_qreg(d, [simd::ext(v[w], v[w + 1], byte), simd::ext(v[w + 1], v[w + 2], byte)]);
+        c.set_vq(d, [simd::ext(v[w], v[w + 1], byte), simd::ext(v[w + 1], v[w + 2], byte)]);
     }
     0
 }
@@ -288,18 +280,18 @@ fn ext(c: &mut Cpu, i: u32, a: u32, b: u32) -> u32 {
 /// VTBL and VTBX (`X`): `a` table registers from `n` on.
 fn tbl<const X: bool>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
     let (d, n, m) = regs(i);
-    let table: [u64; 4] = std::array::from_fn(|k| c.dreg(n + k as u32));
-    let r = simd::tbl(&table[..a as usize], c.dreg(m), if X { c.dreg(d) } else { 0 });
-    c.set_dreg(d, r);
+    let table: [u64; 4] = std::array::from_fn(|k| c.vd(n + k as u32));
+    let r = simd::tbl(&table[..a as usize], c.vd(m), if X { c.vd(d) } else { 0 });
+    c.set_vd(d, r);
     0
 }
 
 fn swp(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     for k in 0..a {
-        let (x, y) = (c.dreg(d + k), c.dreg(m + k));
-        c.set_dreg(d + k, y);
-        c.set_dreg(m + k, x);
+        let (x, y) = (c.vd(d + k), c.vd(m + k));
+        c.set_vd(d + k, y);
+        c.set_vd(m + k, x);
     }
     0
 }
@@ -311,8 +303,8 @@ fn f_two(c: &mut Cpu, i: u32, a: u32, _: u32, f: impl Fn(u64, u64, &mut Fpscr) -
     let (d, n, m) = regs(i);
     c.with_standard(|c, s| {
         for k in 0..a {
-            let r = f(c.dreg(n + k), c.dreg(m + k), s);
-            c.set_dreg(d + k, r);
+            let r = f(c.vd(n + k), c.vd(m + k), s);
+            c.set_vd(d + k, r);
         }
     });
     0
@@ -323,8 +315,8 @@ fn f_three(c: &mut Cpu, i: u32, a: u32, _: u32, f: impl Fn(u64, u64, u64, &mut F
     let (d, n, m) = regs(i);
     c.with_standard(|c, s| {
         for k in 0..a {
-            let r = f(c.dreg(d + k), c.dreg(n + k), c.dreg(m + k), s);
-            c.set_dreg(d + k, r);
+            let r = f(c.vd(d + k), c.vd(n + k), c.vd(m + k), s);
+            c.set_vd(d + k, r);
         }
     });
     0
@@ -354,8 +346,8 @@ fn cvt_fixed<const TO: bool, const U: bool>(c: &mut Cpu, i: u32, a: u32, b: u32)
 fn cvt_from_half(c: &mut Cpu, i: u32, _: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     c.with_standard(|c, s| {
-        let r = simdf::from_half(c.dreg(m), s);
-        c.set_qreg(d, r);
+        let r = simdf::from_half(c.vd(m), s);
+        c.set_vq(d, r);
     });
     0
 }
@@ -363,8 +355,8 @@ fn cvt_from_half(c: &mut Cpu, i: u32, _: u32, _: u32) -> u32 {
 fn cvt_to_half(c: &mut Cpu, i: u32, _: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     c.with_standard(|c, s| {
-        let r = simdf::to_half(c.qreg(m), s);
-        c.set_dreg(d, r);
+        let r = simdf::to_half(c.vq(m), s);
+        c.set_vd(d, r);
     });
     0
 }
@@ -373,7 +365,7 @@ fn cvt_to_half(c: &mut Cpu, i: u32, _: u32, _: u32) -> u32 {
 
 /// Lane `l` of `size` (log2 of bytes) of D register `d` as a word.
 fn element(c: &Cpu, d: u32, l: u32, size: u32) -> u32 {
-    let v = c.dreg(d) >> (l << (size + 3));
+    let v = c.vd(d) >> (l << (size + 3));
     v as u32 & u32::MAX >> (32 - (8 << size))
 }
 
@@ -386,8 +378,8 @@ fn get_element(c: &mut Cpu, imm: u32, a: u32, b: u32) -> u32 {
 fn set_element(c: &mut Cpu, value: u32, _: u32, imm: u32) -> u32 {
     let (d, l, size) = regs(imm);
     let (shift, mask) = (l << (size + 3), u64::from(u32::MAX >> (32 - (8 << size))));
-    let v = c.dreg(d) & !(mask << shift) | (u64::from(value) & mask) << shift;
-    c.set_dreg(d, v);
+    let v = c.vd(d) & !(mask << shift) | (u64::from(value) & mask) << shift;
+    c.set_vd(d, v);
     0
 }
 
@@ -400,7 +392,7 @@ fn dup_core(c: &mut Cpu, value: u32, _: u32, imm: u32) -> u32 {
         _ => simd::dup::<32>(u64::from(value)),
     };
     for k in 0..count {
-        c.set_dreg(d + k, v);
+        c.set_vd(d + k, v);
     }
     0
 }
@@ -415,7 +407,7 @@ fn deinterleave(c: &mut Cpu, imm: u32, a: u32, b: u32) -> u32 {
     let count = (rows * a) as usize;
     let mut raw = [0u64; 4];
     for (k, r) in raw.iter_mut().enumerate().take(count) {
-        *r = c.dreg(list(d, step, rows, a, k as u32));
+        *r = c.vd(list(d, step, rows, a, k as u32));
     }
     let per = 8 >> b;
     for row in 0..rows {
@@ -426,7 +418,7 @@ fn deinterleave(c: &mut Cpu, imm: u32, a: u32, b: u32) -> u32 {
                 let x = raw[(at / per) as usize & 3] >> ((at % per) << (b + 3)) & u64::MAX >> (64 - (8 << b));
                 v |= x << (l << (b + 3));
             }
-            c.set_dreg(d + row + e * step, v);
+            c.set_vd(d + row + e * step, v);
         }
     }
     0

@@ -175,7 +175,11 @@ fn round<T: Format>(sign: bool, exp: i32, mant: u64, s: &mut Fpscr) -> u64 {
     let mode = s.rounding();
     let int = int + rounds_up(mode, sign, int & 1 != 0, rem) as u64;
     // A carry out of the fraction steps the exponent by itself, from denormal to normal too.
-    let out = if biased as u64 > T::EMAX + 1 { u64::MAX } else { ((biased - 1).max(0) as u64).wrapping_shl(T::F).saturating_add(int) };
+    let out = if biased as u64 > T::EMAX + 1 {
+        u64::MAX
+    } else {
+        ((biased - 1).max(0) as u64).wrapping_shl(T::F).saturating_add(int)
+    };
     if T::HALF && s.ahp() {
         if out >= T::SIGN {
             s.raise(Fpscr::IOC);
@@ -468,7 +472,11 @@ pub fn convert<A: Format, B: Format>(a: u64, s: &mut Fpscr) -> u64 {
                 return B::NAN;
             }
             let frac = a & A::FRAC;
-            let frac = if B::F >= A::F { frac << (B::F.wrapping_sub(A::F) & 63) } else { frac >> (A::F.wrapping_sub(B::F) & 63) };
+            let frac = if B::F >= A::F {
+                frac << (B::F.wrapping_sub(A::F) & 63)
+            } else {
+                frac >> (A::F.wrapping_sub(B::F) & 63)
+            };
             inf::<B>(x.sign) | B::QUIET | frac
         }
         Class::Inf if alternative => {
@@ -502,7 +510,8 @@ pub fn to_fixed<T: Format>(a: u64, bits: u32, frac: u32, unsigned: bool, mode: R
         },
     };
     let value = if x.sign { -int } else { int };
-    let (lo, hi) = if unsigned { (0, (1i128 << bits) - 1) } else { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) };
+    let (lo, hi) =
+        if unsigned { (0, (1i128 << bits) - 1) } else { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) };
     let out = value.clamp(lo, hi);
     if out != value {
         s.raise(Fpscr::IOC);

@@ -5,9 +5,10 @@
 
 use super::fpscr::{Fpscr, Rounding};
 use super::ops::{self, Host};
-use super::soft::{self, Double, Format, Half, Single};
-use crate::ir::{Helper, HelperId};
+use super::soft::{self, Double, Half, Single};
+use crate::ir::{Helper, HelperId, SysHelper};
 use crate::state::{Cpu, Flags};
+use crate::sysop::{SysCtx, Trap};
 
 /// The helper group of VFP in [`crate::ir::HELPERS`].
 pub const GROUP: u8 = 1;
@@ -21,22 +22,22 @@ trait Width: Host {
 impl Width for Single {
     #[inline(always)]
     fn get(c: &Cpu, n: u32) -> u64 {
-        c.sreg(n)
+        c.vs(n)
     }
     #[inline(always)]
     fn set(c: &mut Cpu, n: u32, v: u64) {
-        c.set_sreg(n, v);
+        c.set_vs(n, v);
     }
 }
 
 impl Width for Double {
     #[inline(always)]
     fn get(c: &Cpu, n: u32) -> u64 {
-        c.dreg(n)
+        c.vd(n)
     }
     #[inline(always)]
     fn set(c: &mut Cpu, n: u32, v: u64) {
-        c.set_dreg(n, v);
+        c.set_vd(n, v);
     }
 }
 
@@ -113,16 +114,16 @@ fn cmp<T: Width, const ZERO: bool, const SIGNAL: bool>(c: &mut Cpu, d: u32, a: u
 
 fn single_to_double(c: &mut Cpu, d: u32, a: u32, _: u32) -> u32 {
     c.with_fpscr(|c, s| {
-        let r = ops::single_to_double(c.sreg(a), s);
-        c.set_dreg(d, r);
+        let r = ops::single_to_double(c.vs(a), s);
+        c.set_vd(d, r);
     });
     0
 }
 
 fn double_to_single(c: &mut Cpu, d: u32, a: u32, _: u32) -> u32 {
     c.with_fpscr(|c, s| {
-        let r = ops::double_to_single(c.dreg(a), s);
-        c.set_sreg(d, r);
+        let r = ops::double_to_single(c.vd(a), s);
+        c.set_vs(d, r);
     });
     0
 }
@@ -130,9 +131,9 @@ fn double_to_single(c: &mut Cpu, d: u32, a: u32, _: u32) -> u32 {
 /// VCVTB, VCVTT from half: the half of `a` that `TOP` names.
 fn half_to_single<const TOP: bool>(c: &mut Cpu, d: u32, a: u32, _: u32) -> u32 {
     c.with_fpscr(|c, s| {
-        let h = if TOP { c.sreg(a) >> 16 } else { c.sreg(a) & 0xffff };
+        let h = if TOP { c.vs(a) >> 16 } else { c.vs(a) & 0xffff };
         let r = soft::convert::<Half, Single>(h, s);
-        c.set_sreg(d, r);
+        c.set_vs(d, r);
     });
     0
 }
@@ -140,9 +141,9 @@ fn half_to_single<const TOP: bool>(c: &mut Cpu, d: u32, a: u32, _: u32) -> u32 {
 /// VCVTB, VCVTT to half: into the half of `d` that `TOP` names.
 fn single_to_half<const TOP: bool>(c: &mut Cpu, d: u32, a: u32, _: u32) -> u32 {
     c.with_fpscr(|c, s| {
-        let h = soft::convert::<Single, Half>(c.sreg(a), s);
-        let old = c.sreg(d);
-        c.set_sreg(d, if TOP { old & 0xffff | h << 16 } else { old & 0xffff_0000 | h });
+        let h = soft::convert::<Single, Half>(c.vs(a), s);
+        let old = c.vs(d);
+        c.set_vs(d, if TOP { old & 0xffff | h << 16 } else { old & 0xffff_0000 | h });
     });
     0
 }
@@ -152,7 +153,7 @@ fn to_int<T: Width, const U: bool, const RZ: bool>(c: &mut Cpu, d: u32, a: u32, 
     c.with_fpscr(|c, s| {
         let mode = if RZ { Rounding::Zero } else { s.rounding() };
         let r = ops::to_int::<T>(T::get(c, a), U, mode, s);
-        c.set_sreg(d, r);
+        c.set_vs(d, r);
     });
     0
 }
@@ -160,7 +161,7 @@ fn to_int<T: Width, const U: bool, const RZ: bool>(c: &mut Cpu, d: u32, a: u32, 
 /// `d` = S register `a` as an integer.
 fn from_int<T: Width, const U: bool>(c: &mut Cpu, d: u32, a: u32, _: u32) -> u32 {
     c.with_fpscr(|c, s| {
-        let x = extend(c.sreg(a), 32, U);
+        let x = extend(c.vs(a), 32, U);
         let r = ops::from_int::<T>(x, U, s.rounding(), s);
         T::set(c, d, r);
     });
@@ -201,6 +202,31 @@ fn flags_from_fpscr(c: &mut Cpu, _: u32, _: u32, _: u32) -> u32 {
 fn read_fpscr(c: &mut Cpu, _: u32, _: u32, _: u32) -> u32 {
     c.fpscr
 }
+
+/// VMRS Rt, FPEXC: returns it.
+fn read_fpexc(c: &mut Cpu, _: u32, _: u32, _: u32) -> u32 {
+    c.fpexc
+}
+
+/// VMSR FPSCR, `R[a]`. LEN and STRIDE select the block, so the block ends after it.
+fn write_fpscr(c: &mut Cpu, _: &mut SysCtx, a: u32, _: u32, _: u32) -> Result<u32, Trap> {
+    c.fpscr = a & Fpscr::WRITABLE;
+    Ok(0)
+}
+
+/// VMSR FPEXC, `R[a]`: only EN exists, as there is neither a subarchitecture nor a trapped exception (Cortex-A15 TRM 10.3.6).
+fn write_fpexc(c: &mut Cpu, _: &mut SysCtx, a: u32, _: u32, _: u32) -> Result<u32, Trap> {
+    c.fpexc = a & 1 << 30;
+    Ok(0)
+}
+
+/// Group 1 of [`crate::ir::SYS_FNS`].
+pub static SYS_FNS: &[SysHelper] =
+    &[SysHelper { name: "vmsr.fpscr", f: write_fpscr }, SysHelper { name: "vmsr.fpexc", f: write_fpexc }];
+/// VMSR FPSCR.
+pub const SYS_WRITE_FPSCR: HelperId = HelperId::new(GROUP, 0);
+/// VMSR FPEXC.
+pub const SYS_WRITE_FPEXC: HelperId = HelperId::new(GROUP, 1);
 
 macro_rules! table {
     ($($id:ident = $f:expr;)*) => {
@@ -251,7 +277,7 @@ table! {
     FixFromS32S = from_fixed::<Single, false, 32>; FixFromS32D = from_fixed::<Double, false, 32>;
     FixFromU16S = from_fixed::<Single, true, 16>; FixFromU16D = from_fixed::<Double, true, 16>;
     FixFromU32S = from_fixed::<Single, true, 32>; FixFromU32D = from_fixed::<Double, true, 32>;
-    FlagsFromFpscr = flags_from_fpscr; ReadFpscr = read_fpscr;
+    FlagsFromFpscr = flags_from_fpscr; ReadFpscr = read_fpscr; ReadFpexc = read_fpexc; ReadFpsid = |c, _, _, _| c.model.fpsid; ReadMvfr0 = |c, _, _, _| c.model.mvfr[0]; ReadMvfr1 = |c, _, _, _| c.model.mvfr[1];
 }
 
 impl Vfp {
