@@ -10,6 +10,7 @@ pub mod decode;
 pub mod engine;
 pub mod exception;
 pub mod fp;
+pub mod gic;
 pub mod ir;
 pub mod mmu;
 pub mod models;
