@@ -150,6 +150,12 @@ impl Inbox {
         Ok(true)
     }
 
+    /// Whether there is a message, going by its slot alone.
+    #[inline]
+    fn poll(&self) -> bool {
+        self.held || self.reader.poll()
+    }
+
     /// Number of messages taken.
     #[inline]
     fn taken(&self) -> u64 {
@@ -158,16 +164,12 @@ impl Inbox {
 
     /// Whether there is a message not yet taken.
     fn pending(&mut self) -> Result<bool, Problem> {
-        Ok(self.held || self.reader.available_now()? > 0)
+        Ok(self.held || self.reader.poll() || self.reader.available()?)
     }
 
     /// What a wait for `more` messages beyond those taken looks at.
     fn target(&self, more: u64, closed: Option<usize>) -> Target<'_, Segment> {
-        let mut target = self.reader.target(more - u64::from(self.held), closed);
-        if more == 1 {
-            target.pressure = None;
-        }
-        target
+        Target { pressure: None, ..self.reader.target(more - u64::from(self.held), closed) }
     }
 }
 
@@ -483,7 +485,8 @@ impl CpuPort {
     /// If the channel ended or the other side wrote nonsense.
     #[inline]
     pub fn wait_event(&mut self, abort: &Abort<'_>) -> Result<Option<EventMsg<'_>>, ChannelError> {
-        while !self.fetch()? {
+        self.life.check()?;
+        if !self.events.poll() {
             if wait_one(self.on_event(), &self.spin, None, abort, || {})? != Waited::Ready {
                 return Ok(None);
             }
@@ -594,7 +597,8 @@ impl DevicePort {
     /// If the channel ended or the other side wrote nonsense.
     #[inline]
     pub fn next_request(&mut self, abort: &Abort<'_>) -> Result<Option<RequestMsg<'_>>, ChannelError> {
-        while !self.fetch()? {
+        self.life.check()?;
+        if !self.requests.poll() {
             if wait_one(self.on_request(), &self.spin, Some(self.active), abort, || {})? != Waited::Ready {
                 return Ok(None);
             }

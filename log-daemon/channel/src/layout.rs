@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{ChannelError, Problem, RingName};
-use crate::ring::{AWAKE, Ring, Space};
+use crate::ring::{AWAKE, Ring, Space, UNFILLED};
 use crate::segment::{Region, Role, Segment, SegmentError, page_size};
 
 /// The most slots a ring may have.
@@ -318,8 +318,18 @@ fn write_header(segment: &Segment, kind: u64, sizes: &[u64], name: &str, wakes: 
         for word in [ring.peer_wake, ring.tap_wake, ring.space_peer_wake, ring.space_tap_wake] {
             put(word, AWAKE);
         }
+        for slot in 0..ring.capacity as usize {
+            put(ring.slots + slot * 8, UNFILLED);
+        }
     }
     segment.word(0).store(MAGIC, Ordering::Release);
+}
+
+/// Attaches a segment and checks its header.
+fn attach(name: &str, kind: u64) -> Result<Segment, SegmentError> {
+    let segment = Segment::attach(name)?;
+    check_header(&segment, name, kind)?;
+    Ok(segment)
 }
 
 fn check_header(segment: &Segment, name: &str, kind: u64) -> Result<(), SegmentError> {
@@ -353,8 +363,7 @@ pub(crate) fn create_channel(name: &str, config: &ChannelConfig) -> Result<(Segm
 }
 
 pub(crate) fn attach_channel(name: &str, role: Role) -> Result<(Segment, ChannelLayout, ChannelConfig), SegmentError> {
-    let segment = Segment::attach(name)?;
-    check_header(&segment, name, 0)?;
+    let segment = attach(name, 0)?;
     let mut bytes = Vec::with_capacity(NAME_WORDS * 8);
     for word in segment.words(NAME_WORD, NAME_WORDS) {
         bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
@@ -387,8 +396,7 @@ pub(crate) fn create_control(name: &str, config: &ControlConfig) -> Result<(Segm
 }
 
 pub(crate) fn attach_control(name: &str, role: Role) -> Result<(Segment, ControlLayout), SegmentError> {
-    let segment = Segment::attach(name)?;
-    check_header(&segment, name, CONTROL)?;
+    let segment = attach(name, CONTROL)?;
     let config = ControlConfig {
         journal_slots: size_at(&segment, 4),
         script_slots: size_at(&segment, 5),

@@ -1,9 +1,10 @@
 //! The ring protocol, generic over the memory it runs in, so that the very code that runs a machine is model-checked.
 //!
 //! A ring is a row of slots, an arena, and three cursors: the producer's and those of up to two readers (*peer* and *tap*). Cursors
-//! only grow; slot `n` lies at `n % capacity`. The producer fills a slot, then publishes it by storing its cursor with Release. A
-//! reader copies the slot after an Acquire load of that cursor, and frees it by storing its own cursor with Release. The
-//! producer reuses a slot, and the arena bytes of it, when both readers are past it.
+//! only grow; slot `n` lies at `n % capacity`, and its first word is `n` once it is filled. The producer fills a slot, publishes
+//! it by storing that word with Release, and then its cursor. A reader that is awake watches the slot itself, which spares both
+//! sides the traffic for the cursor's cache line; before it sleeps, it looks at the cursor. It copies the slot and frees it by
+//! storing its own cursor with Release. The producer reuses a slot, and the arena bytes of it, when both readers are past it.
 //!
 //! Sleeping is a Dekker handshake. A waiter stores *the cursor value that it waits for* into its own wake word, makes a SeqCst
 //! fence, loads the cursor again, and sleeps on the cursor's low half. Whoever moves a cursor makes a SeqCst fence and loads the
@@ -17,6 +18,8 @@ use crate::error::Problem;
 
 /// Value of a wake word whose owner is awake.
 pub const AWAKE: u64 = u64::MAX;
+/// First word of a slot that was never filled. Whoever makes a ring writes it to every slot.
+pub const UNFILLED: u64 = u64::MAX;
 
 /// A 64-bit word that several processes share.
 pub trait Word {
@@ -379,10 +382,12 @@ impl<S: Space> Producer<S> {
             place(slot, off);
         }
         let first = self.slot_word(self.next);
-        for (word, &value) in self.space.words(first, S::SLOT_WORDS).iter().zip(slot.iter()) {
+        let words = self.space.words(first, S::SLOT_WORDS);
+        for (word, &value) in words.iter().zip(slot.iter()).skip(1) {
             word.store(value, Ordering::Relaxed);
         }
         let seq = self.next;
+        words[0].store(seq, S::PUBLISH);
         self.next += 1;
         self.space.word(self.at.produced).store(self.next, S::PUBLISH);
         S::fence();
@@ -390,7 +395,7 @@ impl<S: Space> Producer<S> {
         if self.at.tap.is_some() {
             self.wake_tap.notify(&self.space, self.at.tap_wake, self.at.produced, self.next);
         }
-        self.space.prefetch(self.slot_word(self.next + 1));
+        self.space.prefetch(self.slot_word(self.next + 2));
         Ok(Push::Done(seq))
     }
 
@@ -411,7 +416,7 @@ impl<S: Space> Producer<S> {
     /// What a wait for room looks at.
     pub fn target(&self, blocked: Blocked, closed: Option<usize>) -> Target<'_, S> {
         let (cursor, wake) = self.wait_words(blocked.side);
-        Target { space: &self.space, cursor, wake, value: blocked.until, pressure: None, closed }
+        Target { space: &self.space, cursor, wake, value: blocked.until, slot: None, pressure: None, closed }
     }
 
     /// Wakes a reader that sleeps for a fuller ring, because this producer waits for it. To be called with the own wake word
@@ -494,25 +499,24 @@ impl<S: Space> Reader<S> {
         Ok(())
     }
 
-    /// How many published slots were not copied yet. Looks at the producer's cursor only when none is known.
-    ///
-    /// # Errors
-    /// If the producer's cursor makes no sense.
-    #[inline]
-    pub fn available(&mut self) -> Result<u64, Problem> {
-        if self.next == self.seen {
-            self.reload()?;
-        }
-        Ok(self.seen - self.next)
+    #[inline(always)]
+    fn slot_word(&self) -> usize {
+        self.at.slots + ((self.next & (self.at.capacity - 1)) as usize) * S::SLOT_WORDS
     }
 
-    /// Like [`Self::available`], but always looks.
+    /// Whether the next slot is filled, going by the slot alone.
+    #[inline(always)]
+    pub fn poll(&self) -> bool {
+        self.space.word(self.slot_word()).load(Ordering::Acquire) == self.next
+    }
+
+    /// Whether the next slot is filled, going by the producer's cursor.
     ///
     /// # Errors
     /// If the producer's cursor makes no sense.
-    pub fn available_now(&mut self) -> Result<u64, Problem> {
+    pub fn available(&mut self) -> Result<bool, Problem> {
         self.reload()?;
-        Ok(self.seen - self.next)
+        Ok(self.seen > self.next)
     }
 
     /// Copies the next slot, if there is one. It stays occupied until released.
@@ -521,15 +525,22 @@ impl<S: Space> Reader<S> {
     /// If the producer's cursor or the slot's number makes no sense.
     #[inline]
     pub fn read(&mut self, slot: &mut [u64]) -> Result<bool, Problem> {
-        if self.available()? == 0 {
-            return Ok(false);
+        let words = self.space.words(self.slot_word(), S::SLOT_WORDS);
+        let mut number = words[0].load(Ordering::Acquire);
+        if number != self.next {
+            if !self.available()? {
+                return Ok(false);
+            }
+            // The cursor says that it is filled, and what came before the cursor is visible by now.
+            number = self.space.word(self.slot_word()).load(Ordering::Acquire);
+            if number != self.next {
+                return Err(Problem::Sequence { expected: self.next, found: number });
+            }
         }
-        let first = self.at.slots + ((self.next & (self.at.capacity - 1)) as usize) * S::SLOT_WORDS;
-        for (value, word) in slot.iter_mut().zip(self.space.words(first, S::SLOT_WORDS)) {
+        let words = self.space.words(self.slot_word(), S::SLOT_WORDS);
+        slot[0] = number;
+        for (value, word) in slot.iter_mut().zip(words).skip(1) {
             *value = word.load(Ordering::Relaxed);
-        }
-        if slot[0] != self.next {
-            return Err(Problem::Sequence { expected: self.next, found: slot[0] });
         }
         self.next += 1;
         Ok(true)
@@ -592,7 +603,9 @@ impl<S: Space> Reader<S> {
     pub fn target(&self, more: u64, closed: Option<usize>) -> Target<'_, S> {
         let (cursor, wake) = self.wait_words();
         let value = (self.next + more).min(self.released + self.at.capacity);
-        Target { space: &self.space, cursor, wake, value, pressure: Some((self.own_words().1, self.released)), closed }
+        let slot = (more == 1).then(|| (self.slot_word(), self.next));
+        let pressure = Some((self.own_words().1, self.released));
+        Target { space: &self.space, cursor, wake, value, slot, pressure, closed }
     }
 
     /// Whether the producer waits for this reader to release slots, and it could.
@@ -614,6 +627,8 @@ pub struct Target<'a, S> {
     pub wake: usize,
     /// The value to reach.
     pub value: u64,
+    /// A reader that waits for a single slot: its first word, and the value that this gets.
+    pub slot: Option<(usize, u64)>,
     /// A word of the producer that is not [`AWAKE`] while it waits for this reader, and the reader's published cursor: the
     /// wait also ends when the producer is blocked and the reader could free something.
     pub pressure: Option<(usize, u64)>,
@@ -630,6 +645,15 @@ impl<S> Clone for Target<'_, S> {
 impl<S> Copy for Target<'_, S> {}
 
 impl<S: Space> Target<'_, S> {
+    /// Whether the wait is over, as seen by one who is awake. Cheaper than [`Self::ready`] for both sides.
+    #[inline(always)]
+    pub fn poll(&self) -> bool {
+        match self.slot {
+            Some((word, number)) => self.space.word(word).load(Ordering::Acquire) == number,
+            None => self.ready().is_ok(),
+        }
+    }
+
     /// Whether the wait is over; otherwise the value of the cursor that was seen.
     #[inline]
     pub fn ready(&self) -> Result<(), u64> {

@@ -329,12 +329,16 @@ impl Space for Segment {
     #[inline(always)]
     fn prefetch(&self, index: usize) {
         if index < self.count {
+            let word = self.words.as_ptr().wrapping_add(index);
+            // The intrinsic turns into a prefetch for reading unless the build asks for a newer CPU; every x86-64 CPU either knows
+            // the instruction or skips it.
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a hint, of an address inside the mapping.
             unsafe {
-                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_ET0>(self.words.as_ptr().add(index).cast::<i8>());
+                std::arch::asm!("prefetchw [{}]", in(reg) word, options(nostack, preserves_flags, readonly));
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = word;
         }
     }
 }

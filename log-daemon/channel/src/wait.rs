@@ -243,7 +243,7 @@ fn spin_until(targets: &[Target<'_, Segment>], spin: &SpinPolicy, active: Option
     let mut since = None;
     loop {
         for _ in 0..SPINS_PER_LOOK {
-            if targets.iter().any(|target| target.ready().is_ok()) {
+            if targets.iter().any(Target::poll) {
                 return true;
             }
             if spin.limit.is_zero() {
