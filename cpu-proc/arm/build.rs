@@ -365,7 +365,8 @@ fn compact_key(key: &[u32]) -> Option<String> {
     let parts: Vec<String> = runs
         .iter()
         .map(|(lo, n)| {
-            let s = format!("(w >> {lo} & {:#x}) << {at}", (1u32 << n) - 1);
+            let s = format!("w >> {lo} & {:#x}", (1u32 << n) - 1);
+            let s = if at == 0 { s } else { format!("({s}) << {at}") };
             at += n;
             s
         })

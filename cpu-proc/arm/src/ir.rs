@@ -348,7 +348,11 @@ impl MemKind {
 
     /// As a word for `aux`.
     pub const fn pack(self) -> u32 {
-        self.size as u32 | (self.signed as u32) << 2 | (self.user as u32) << 3 | (self.align as u32) << 4 | (self.natural as u32) << 8
+        self.size as u32
+            | (self.signed as u32) << 2
+            | (self.user as u32) << 3
+            | (self.align as u32) << 4
+            | (self.natural as u32) << 8
     }
 
     /// From `aux`.

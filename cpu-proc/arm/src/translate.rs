@@ -6,8 +6,13 @@ use crate::decode::{A32, Reg, T16, T32, is_wide};
 use crate::ir::{Block, FIRST_TEMP, HelperId, Hint, Insn, MAX_INSNS, MemKind, Op, PC_SLOT, SINK, Size, Uop};
 
 pub mod alu;
+pub mod branch;
 pub mod helpers;
+pub mod media;
+pub mod mem;
+pub mod mul;
 pub mod neon;
+pub mod system;
 pub mod vfp;
 
 /// What the translation of an instruction depends on besides its bytes: with the address, the key of a block.

@@ -3,6 +3,7 @@
 use super::Builder;
 use crate::decode::{DpImm, DpReg, DpRsr, Operand, Reg};
 use crate::ir::{Op, SINK};
+use crate::sysop::id;
 
 /// A data-processing operation; the first sixteen are numbered as in A32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +184,7 @@ pub fn shifted(b: &mut Builder, rm: Reg, sh: Shift) -> u8 {
 /// Data processing with a constant.
 pub fn dp_imm(b: &mut Builder, x: &DpImm) {
     use Alu::*;
-    if returns(b, x.s, x.op, x.rd) {
+    if returns(x.s, x.op, x.rd) {
         let (n, o) = (b.reg(x.rn), b.imm(x.imm.value));
         return exception_return(b, x.op, n, o);
     }
@@ -224,7 +225,7 @@ pub fn dp_imm(b: &mut Builder, x: &DpImm) {
 /// Data processing with a register shifted by a constant.
 pub fn dp_reg(b: &mut Builder, x: &DpReg) {
     use Alu::*;
-    if returns(b, x.s, x.op, x.rd) {
+    if returns(x.s, x.op, x.rd) {
         let n = b.reg(x.rn);
         let o = shifted(b, x.rm, x.sh);
         return exception_return(b, x.op, n, o);
@@ -331,11 +332,42 @@ fn conclude(b: &mut Builder, op: Alu, s: bool, rd: Reg, d: u8) {
 }
 
 /// Whether this is an exception return: flags set and the result goes to the PC (B9.3.20).
-fn returns(_b: &Builder, s: bool, op: Alu, rd: Reg) -> bool {
+fn returns(s: bool, op: Alu, rd: Reg) -> bool {
     s && rd.0 == 15 && !op.compares()
 }
 
 /// `PC = n op o; CPSR = SPSR`.
-fn exception_return(b: &mut Builder, _op: Alu, _n: u8, _o: u8) {
-    b.unknown();
+fn exception_return(b: &mut Builder, op: Alu, n: u8, o: u8) {
+    let t = b.temp();
+    register_op(b, op, false, t, n, o);
+    b.sys(id::EXCEPTION_RETURN, SINK, t, SINK, 0);
+    b.leave_pc();
+}
+
+/// T16 forms: flags are set outside IT blocks.
+pub fn dp_imm_s(b: &mut Builder, x: &DpImm) {
+    let s = !b.in_it();
+    dp_imm(b, &DpImm { s, ..*x });
+}
+
+/// As [`dp_imm_s`].
+pub fn dp_reg_s(b: &mut Builder, x: &DpReg) {
+    let s = !b.in_it();
+    dp_reg(b, &DpReg { s, ..*x });
+}
+
+/// As [`dp_imm_s`].
+pub fn dp_rsr_s(b: &mut Builder, x: &DpRsr) {
+    let s = !b.in_it();
+    dp_rsr(b, &DpRsr { s, ..*x });
+}
+
+/// T32 forms: r15 is no destination there.
+pub fn dp_imm_t(b: &mut Builder, x: &DpImm) {
+    if x.rd.0 == 15 { b.unpredictable() } else { dp_imm(b, x) }
+}
+
+/// As [`dp_imm_t`].
+pub fn dp_reg_t(b: &mut Builder, x: &DpReg) {
+    if x.rd.0 == 15 { b.unpredictable() } else { dp_reg(b, x) }
 }

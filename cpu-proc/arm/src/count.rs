@@ -1,0 +1,50 @@
+//! What counts as a retired instruction, and when an epoch begins: the one definition (`docs/design.md`, "Time and position").
+//!
+//! An instruction retires when its effects are complete and the next instruction's address is known. Every way in which an instruction can
+//! end is an [`End`]; engines ask it, so that they agree by construction.
+
+use crate::state::Cpu;
+
+/// How an instruction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// It completed: condition failed or passed, branch taken or not, IT, NOP and hints included.
+    Completed,
+    /// WFI or WFE, whether or not the core then waits.
+    Wait,
+    /// SVC: it retires, then its exception is entered.
+    SupervisorCall,
+    /// SMC that is not UNDEFINED: as SVC.
+    MonitorCall,
+    /// Undefined instruction, HVC included (there is no Hyp mode here).
+    Undefined,
+    /// The instruction could not be fetched.
+    PrefetchAbort,
+    /// BKPT: it is a prefetch abort of the debug class.
+    Breakpoint,
+    /// A load or store aborted.
+    DataAbort,
+    /// No instruction: an interrupt was taken between two.
+    Interrupt,
+}
+
+impl End {
+    /// Instructions that this end adds to `icount`: 1 or 0.
+    pub const fn retired(self) -> u64 {
+        match self {
+            End::Completed | End::Wait | End::SupervisorCall | End::MonitorCall => 1,
+            End::Undefined | End::PrefetchAbort | End::Breakpoint | End::DataAbort | End::Interrupt => 0,
+        }
+    }
+
+    /// Whether an epoch begins with this instruction, given that it made an MMIO access that reached the bus.
+    pub const fn begins_epoch(self, mmio: bool) -> bool {
+        mmio && self.retired() == 1
+    }
+}
+
+/// Begins the epoch of the instruction that is number `icount` (counted from 0 since reset), which made an MMIO access and retired.
+pub fn commit_epoch(cpu: &mut Cpu, icount: u64) {
+    cpu.epoch += 1;
+    cpu.epoch_start = icount + 1;
+}
