@@ -322,9 +322,20 @@ pub enum FromChild {
     Fatal {
         /// Why, and what to do.
         text: String,
-        /// A device's configuration is to blame, at this (line, column) of its own text, from 1; (0, 0) for all of it.
-        config: Option<(u32, u32)>,
+        /// Whose fault it is.
+        blame: Blame,
     },
+}
+
+/// Whose fault it is that a child can't go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Blame {
+    /// Nobody's that the machine file names.
+    Other,
+    /// The device's plugin: it doesn't load, or is of another ABI version.
+    Plugin,
+    /// The device's configuration, at this (line, column) of its own text, from 1; (0, 0) for all of it.
+    Config(u32, u32),
 }
 
 /// What a child says of itself.

@@ -31,5 +31,5 @@ mod startup;
 mod syscalls;
 
 pub use socket::{CONTROL_FD, Control, ControlError, MAX_MESSAGE, Peer, pair};
-pub use startup::{Child, ConfigFault, run};
+pub use startup::{Child, ConfigFault, PluginFault, run};
 pub use syscalls::{Syscall, syscall_name};

@@ -296,10 +296,7 @@ fn filter(stage: Stage, role: &Role) -> Result<BpfProgram, SandboxError> {
     rules.insert(libc::SYS_sendto, vec![all(vec![pointer_is_null(4)])]);
     rules.insert(libc::SYS_tgkill, vec![all(vec![arg(0, Eq, own)])]);
     rules.insert(libc::SYS_prlimit64, vec![all(vec![arg(0, Eq, 0), pointer_is_null(2)])]);
-    rules.insert(
-        libc::SYS_ioctl,
-        [libc::TCGETS, libc::FIONREAD].iter().map(|&n| all(vec![arg(1, Eq, n)])).collect(),
-    );
+    rules.insert(libc::SYS_ioctl, [libc::TCGETS, libc::FIONREAD].iter().map(|&n| all(vec![arg(1, Eq, n)])).collect());
     let fcntl = [libc::F_GETFL, libc::F_SETFL, libc::F_GETFD, libc::F_SETFD, libc::F_DUPFD_CLOEXEC];
     rules.insert(libc::SYS_fcntl, fcntl.iter().map(|&n| all(vec![arg(1, Eq, n as u64)])).collect());
     let early = stage == Stage::Attached;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-use crate::control::{FromChild, Start, ToChild};
+use crate::control::{Blame, FromChild, Start, ToChild};
 use crate::sandbox::Policy;
 use crate::socket::{Control, ControlError};
 
@@ -85,7 +85,7 @@ fn report_panics(control: &Control, name: &str) {
         let text = format!("{name}: internal error: {info}");
         tracing::error!("{text}");
         // The supervisor sees the exit in any case.
-        let _ = control.send(&FromChild::Fatal { text, config: None });
+        let _ = control.send(&FromChild::Fatal { text, blame: Blame::Other });
         if std::thread::current().name() != Some("main") {
             std::process::exit(1);
         }
@@ -96,11 +96,18 @@ fn fail(control: &Control, error: &anyhow::Error) -> ExitCode {
     if let Some(ControlError::Closed) = error.downcast_ref::<ControlError>() {
         return ExitCode::from(1);
     }
-    let config = error.downcast_ref::<ConfigFault>().map(|fault| fault.at);
+    let config = error.downcast_ref::<ConfigFault>().map(|fault| Blame::Config(fault.at.0, fault.at.1));
+    let plugin = error.downcast_ref::<PluginFault>().map(|_| Blame::Plugin);
+    let blame = config.or(plugin).unwrap_or(Blame::Other);
     // The supervisor sees the exit in any case.
-    let _ = control.send(&FromChild::Fatal { text: format!("{error:#}"), config });
+    let _ = control.send(&FromChild::Fatal { text: format!("{error:#}"), blame });
     ExitCode::from(1)
 }
+
+/// A `body` that fails with this (as the error itself, not as a context) says that the device's plugin is to blame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PluginFault(pub String);
 
 /// A `body` that fails with this (as the error itself, not as a context) says that the device's configuration is to blame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

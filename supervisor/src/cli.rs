@@ -1,0 +1,133 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use reprise_machine::ClockMode;
+
+use crate::failure::Failure;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 the machine ended, or was ended by Ctrl-a x, SIGINT or SIGTERM (a replay: it matched); 1 internal error; 2 usage;
+3 bad machine file or image; 4 bad recording; 5 the replay diverged; 6 a process of the machine died.
+
+On a terminal: Ctrl-a x quits, Ctrl-a h helps, Ctrl-a Ctrl-a sends Ctrl-a. The guest's console is stdin and stdout; messages go to stderr.";
+
+/// Runs an ARM machine as isolated processes; records it, and replays it exactly.
+#[derive(Debug, Parser)]
+#[command(name = "supervisor", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Replay a recording.
+    Replay(ReplayArgs),
+}
+
+/// Options of a run.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The machine file: as given, or under configs/ here, beside the program or in the XDG configuration folder.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Record, into this new directory or one of its own under $REPRISE_DIR (else the XDG data folder).
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub(crate) record: Option<Option<PathBuf>>,
+    /// The kernel (a zImage), or a bare-metal machine's image.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The device tree blob.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dtb: Option<PathBuf>,
+    /// The initial RAM disk.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel's command line; replaces the machine file's.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) append: Option<String>,
+    /// Size of the RAM, such as 512M.
+    #[arg(long, value_name = "SIZE", value_parser = reprise_machine::parse_size)]
+    pub(crate) memory: Option<u64>,
+    /// What guest time does while the guest idles: jump ahead, or wait. Default: realtime on a terminal, else warp.
+    #[arg(long, value_enum)]
+    pub(crate) clock: Option<ClockArg>,
+    /// What to do when the guest reboots.
+    #[arg(long, value_enum, default_value_t = Reboot::Exit)]
+    pub(crate) reboot: Reboot,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// Options of a replay.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The recording: a directory, or its name in the recordings' folder. Default: the latest one.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Replay without any device process: the log stands in for them.
+    #[arg(long)]
+    pub(crate) cpu_only: bool,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// Options of both.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    /// The CPU engine.
+    #[arg(long, value_enum)]
+    pub(crate) engine: Option<EngineArg>,
+    /// Write a JSON object about the run to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Tests: end the machine after so many instructions.
+    #[arg(long, value_name = "ICOUNT", hide = true)]
+    pub(crate) stop_at: Option<u64>,
+    /// Tests: random delays in every process, from this seed.
+    #[arg(long, value_name = "SEED", hide = true)]
+    pub(crate) jitter: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ClockArg {
+    Warp,
+    Realtime,
+}
+
+impl From<ClockArg> for ClockMode {
+    fn from(arg: ClockArg) -> Self {
+        match arg {
+            ClockArg::Warp => Self::Warp,
+            ClockArg::Realtime => Self::Realtime,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reboot {
+    /// As for a power-off.
+    Exit,
+    /// Start the machine anew.
+    Restart,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum EngineArg {
+    Interp,
+    Jit,
+}
+
+impl CommonArgs {
+    /// The engine asked for.
+    pub(crate) fn engine(&self) -> Result<reprise_child::control::Engine, Failure> {
+        match self.engine {
+            None | Some(EngineArg::Interp) => Ok(reprise_child::control::Engine::Interp),
+            Some(EngineArg::Jit) => Err(Failure::usage("--engine jit: this build has no JIT; use --engine interp")),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The beginning of a recording: its directory, its inputs, its manifest. log-daemon does the rest.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use reprise_child::control::{Engine, Ready};
+use reprise_machine::Machine;
+use reprise_recording::{FORMAT, IdRegister, Input, Manifest, Plugin, Quirks, store_input};
+
+use crate::failure::Failure;
+use crate::images::BootFiles;
+use crate::plugins::PluginFile;
+
+/// A recording that is about to begin.
+#[derive(Debug)]
+pub(crate) struct NewRecording {
+    /// Its directory, absolute.
+    pub(crate) dir: PathBuf,
+    inputs: Vec<Input>,
+    plugins: Vec<reprise_recording::InputRef>,
+}
+
+/// Makes the directory and stores the inputs. `given` is the user's directory, which must be new or empty; the `n`th run of a machine that is
+/// restarted (from 1) gets one of its own beside it.
+pub(crate) fn begin(
+    given: Option<&Path>,
+    n: usize,
+    machine: &Machine,
+    uuid: &str,
+    files: &BootFiles,
+    plugins: &[Rc<PluginFile>],
+) -> Result<NewRecording, Failure> {
+    let root = reprise_recording::recordings_root();
+    let dir = match (given, n) {
+        (None, _) => root.join(reprise_recording::recording_name(&machine.name, SystemTime::now(), uuid)),
+        (Some(dir), 1) => dir.to_owned(),
+        (Some(dir), n) => {
+            let mut name = dir.as_os_str().to_owned();
+            name.push(format!("-{n}"));
+            name.into()
+        }
+    };
+    if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Failure::usage(format!(
+            "{}: the directory is not empty; give a new one with --record=DIR",
+            dir.display()
+        )));
+    }
+    std::fs::create_dir_all(&dir).with_context(|| format!("can't make the recording's directory {}", dir.display()))?;
+    let dir = dir.canonicalize().with_context(|| format!("{}", dir.display()))?;
+    let mut inputs = Vec::new();
+    for (name, bytes) in &files.files {
+        let stored = store_input(&dir, bytes)?;
+        inputs.push(Input { name: name.clone(), hash: stored.hash, size: stored.size });
+    }
+    let plugins = plugins.iter().map(|p| store_input(&dir, &p.bytes)).collect::<Result<_, _>>()?;
+    // A convenience: a recording without the link is as good.
+    if let Err(e) = reprise_recording::set_latest(&root, &dir) {
+        tracing::warn!("{e}");
+    }
+    Ok(NewRecording { dir, inputs, plugins })
+}
+
+impl NewRecording {
+    /// The manifest's text, from what the children say of themselves.
+    pub(crate) fn manifest(
+        &self,
+        machine: &Machine,
+        uuid: &str,
+        engine: Engine,
+        cpu: &Ready,
+        devices: &[Ready],
+    ) -> Result<String, Failure> {
+        let channels: Vec<(u16, &str)> =
+            machine.devices.iter().enumerate().map(|(i, d)| (i as u16, d.name.as_str())).collect();
+        let plugin =
+            |((device, stored), ready): ((&reprise_machine::Device, &reprise_recording::InputRef), &Ready)| Plugin {
+                device: device.name.clone(),
+                hash: stored.hash.clone(),
+                size: stored.size,
+                abi: ready.plugin.as_ref().map_or(0, |p| p.abi),
+                kind: ready.plugin.as_ref().map_or_else(String::new, |p| p.kind.clone()),
+                spec: ready.spec.clone(),
+            };
+        let manifest = Manifest {
+            format: FORMAT,
+            uuid: uuid.to_owned(),
+            created: reprise_recording::utc_text(SystemTime::now()),
+            reprise: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: engine.to_string(),
+            host_cpu: host_cpu(),
+            id_registers: cpu
+                .id_registers
+                .iter()
+                .map(|(name, value)| IdRegister { name: name.clone(), value: *value })
+                .collect(),
+            uncounted: Vec::new(),
+            quirks: Quirks::default(),
+            machine: machine.to_text(),
+            inputs: self.inputs.clone(),
+            plugins: machine.devices.iter().zip(&self.plugins).zip(devices).map(plugin).collect(),
+            streams: Manifest::standard_streams(&channels),
+        };
+        Ok(manifest.to_text()?)
+    }
+}
+
+/// The host's CPU in its own words.
+fn host_cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        info.lines().find(|l| l.starts_with("model name") || l.starts_with("Model")).and_then(|l| l.split_once(':'));
+    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}

@@ -1,0 +1,81 @@
+//! `supervisor replay`: a machine from a recording, which holds all that it needs.
+
+use anyhow::Context;
+use reprise_child::control::Mode;
+use reprise_machine::{Boot, Machine};
+use reprise_recording::{Manifest, Recording};
+
+use crate::cli::ReplayArgs;
+use crate::failure::Failure;
+use crate::images::{BootFiles, BootImage};
+use crate::leftovers;
+use crate::plugins::PluginFile;
+use crate::session::{self, Log, Setup};
+use crate::signals::EndSignals;
+use crate::terminal::Terminal;
+
+pub(crate) fn main(args: &ReplayArgs) -> Result<u8, Failure> {
+    leftovers::sweep();
+    let setup = prepare(args)?;
+    let mut signals = EndSignals::new().context("signals")?;
+    let mut terminal = Terminal::new(false).context("the terminal")?;
+    let outcome = session::run(&setup, &mut terminal, &mut signals)?;
+    if let Some(path) = &args.common.report {
+        outcome.report(path)?;
+    }
+    outcome.conclude()
+}
+
+fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
+    let dir = reprise_recording::resolve(args.dir.as_deref())?;
+    let recording = Recording::open(&dir)?;
+    let manifest = recording.manifest();
+    let bad = |what: String| Failure::recording(format!("{}: {what}", dir.display()));
+    let machine = Machine::from_text(&manifest.machine).map_err(bad)?;
+    check_plugins(manifest, &machine).map_err(bad)?;
+    let mut files = BootFiles::default();
+    for input in &manifest.inputs {
+        files.files.push((input.name.clone(), recording.read_input(&input.hash)?));
+    }
+    // A recording that lost its initrd must not boot without one.
+    let initrd = matches!(&machine.boot, Boot::Linux(linux) if linux.initrd.is_some());
+    if initrd && !files.files.iter().any(|(name, _)| name == "initrd") {
+        return Err(bad("the manifest names no initrd, but the machine has one".into()));
+    }
+    let plan = files.plan(&machine).map_err(|e| bad(format!("its boot images don't fit its machine: {e}")))?;
+    let mode = if args.cpu_only { Mode::Absent } else { Mode::Verify };
+    let mut plugins = Vec::new();
+    if mode.has_devices() {
+        for plugin in &manifest.plugins {
+            let origin = format!("{} in the recording", recording.input_path(&plugin.hash).display());
+            plugins.push(PluginFile::new(origin, recording.read_input(&plugin.hash)?)?);
+        }
+    }
+    Ok(Setup {
+        mode,
+        engine: args.common.engine()?,
+        boot: BootImage::new(&plan)?,
+        machine,
+        spans: None,
+        uuid: leftovers::new_uuid().context("/dev/urandom")?,
+        plugins,
+        log: Log::Replay {
+            dir: dir.canonicalize().with_context(|| dir.display().to_string())?,
+            specs: manifest.plugins.iter().map(|p| p.spec.clone()).collect(),
+            id_registers: manifest.id_registers.iter().map(|r| (r.name.clone(), r.value)).collect(),
+        },
+        stop_at: args.common.stop_at,
+        jitter: args.common.jitter,
+        layout: session::layout()?,
+    })
+}
+
+/// One plugin for each device, in the machine's order.
+fn check_plugins(manifest: &Manifest, machine: &Machine) -> Result<(), String> {
+    let devices: Vec<&str> = machine.devices.iter().map(|d| d.name.as_str()).collect();
+    let plugins: Vec<&str> = manifest.plugins.iter().map(|p| p.device.as_str()).collect();
+    if devices == plugins {
+        return Ok(());
+    }
+    Err(format!("the manifest has plugins for {plugins:?}, but the machine has the devices {devices:?}"))
+}

@@ -1,0 +1,106 @@
+//! `supervisor --config ...`: a machine from its file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use reprise_child::control::{EndReason, Mode};
+use reprise_machine::lookup::{Layout, xdg_config};
+use reprise_machine::{ClockMode, ConfigError, Overrides, Source, resolve};
+
+use crate::cli::{Reboot, RunArgs};
+use crate::failure::{Failure, code};
+use crate::images::{BootFiles, BootImage};
+use crate::session::{self, Log, Setup};
+use crate::signals::EndSignals;
+use crate::terminal::{self, Terminal, say};
+use crate::{leftovers, plugins, record};
+
+pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
+    leftovers::sweep();
+    let mut signals = EndSignals::new().context("signals")?;
+    let mut terminal = None;
+    for n in 1.. {
+        let setup = prepare(args, n)?;
+        if let (Log::Record(new), true) = (&setup.log, n > 1) {
+            say(&format!("the machine starts anew, in a new recording: {}", new.dir.display()));
+        }
+        let input = setup.machine.devices.iter().any(|d| d.backend == reprise_machine::Backend::Console);
+        let terminal = match &mut terminal {
+            Some(terminal) => terminal,
+            None => terminal.insert(Terminal::new(input).context("the terminal's raw mode")?),
+        };
+        let outcome = session::run(&setup, terminal, &mut signals)?;
+        if let Some(path) = &args.common.report {
+            outcome.report(path)?;
+        }
+        let again =
+            args.reboot == Reboot::Restart && outcome.cpu.as_ref().is_some_and(|c| c.reason == EndReason::Reset);
+        let code = outcome.conclude()?;
+        if !again {
+            return Ok(code);
+        }
+        leftovers::sweep();
+    }
+    Ok(code::OK)
+}
+
+/// Everything for the `n`th life of the machine, from 1.
+fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
+    let engine = args.common.engine()?;
+    let layout = session::layout()?;
+    let path = find_config(args.config.as_deref().unwrap_or(Path::new("")), &layout)?;
+    let bytes = std::fs::read(&path)
+        .map_err(|e| Failure::config(format!("{}: {e}; give a machine file that can be read", path.display())))?;
+    let overrides = Overrides {
+        memory: args.memory,
+        kernel: args.kernel.clone(),
+        dtb: args.dtb.clone(),
+        initrd: args.initrd.clone(),
+        append: args.append.clone(),
+        clock: args.clock.map(Into::into),
+        default_clock: Some(if terminal::interactive() { ClockMode::Realtime } else { ClockMode::Warp }),
+    };
+    let resolved = resolve(Source::new(&path, bytes)?, &overrides)?;
+    let (machine, spans) = (resolved.machine, resolved.spans);
+    let files = BootFiles::read(&machine, &spans)?;
+    let plan = files.plan(&machine).map_err(|e| spans.boot(&e))?;
+    let plugins = plugins::find(&machine, &spans, &layout)?;
+    let uuid = leftovers::new_uuid().context("/dev/urandom")?;
+    let (mode, log) = match &args.record {
+        None => (Mode::Plain, Log::None),
+        Some(dir) => (Mode::Record, Log::Record(record::begin(dir.as_deref(), n, &machine, &uuid, &files, &plugins)?)),
+    };
+    Ok(Setup {
+        mode,
+        engine,
+        boot: BootImage::new(&plan)?,
+        machine,
+        spans: Some(spans),
+        uuid,
+        plugins,
+        log,
+        stop_at: args.common.stop_at,
+        jitter: args.common.jitter,
+        layout,
+    })
+}
+
+/// The first place that has the file.
+fn find_config(given: &Path, layout: &Layout) -> Result<PathBuf, Failure> {
+    let var = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let xdg = xdg_config(var("XDG_CONFIG_HOME").as_deref(), var("HOME").as_deref());
+    let places = layout.config(given, xdg.as_deref());
+    if let Some(found) = places.iter().find(|p| p.is_file()) {
+        return Ok(found.clone());
+    }
+    let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+    let what = "there is no such machine file".to_owned();
+    Err(ConfigError {
+        file: given.to_owned(),
+        line: 0,
+        column: 0,
+        what,
+        fix: format!("looked for {}", looked.join(", ")),
+    }
+    .into())
+}

@@ -1,0 +1,735 @@
+//! One life of a machine: from its segments and processes to its end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use reprise_channel::segment::segment_name;
+use reprise_channel::{ChannelConfig, ChannelSegment, CloseReason, ControlConfig, ControlSegment};
+use reprise_child::control::{
+    BackendStart, Blame, BootMemory, Common, CpuChannel, CpuFinished, CpuStart, DeviceStart, DeviceState, EndReason,
+    Engine, FromChild, LogChannel, LogConsole, LogFinished, LogStart, Mode, Ready, Start, StopReason, ToChild, Totals,
+};
+use reprise_child::syscall_name;
+use reprise_device::spec::PluginSpec;
+use reprise_machine::lookup::Layout;
+use reprise_machine::{Backend, Machine, Pins, Spans, Wire};
+
+use crate::children::{Descriptors, Running, own_cpu_seconds};
+use crate::failure::Failure;
+use crate::images::{BootImage, guest_ram};
+use crate::leftovers::MachineLock;
+use crate::outcome::Outcome;
+use crate::plugins::PluginFile;
+use crate::record::NewRecording;
+use crate::signals::EndSignals;
+use crate::terminal::{self, ChildConsole, GuestConsole, Request, Terminal, say};
+
+/// How long all children together may take to get ready.
+const START_TIME: Duration = Duration::from_secs(60);
+/// How long a device may take to save its state, and log-daemon to write what is left.
+const FINISH_TIME: Duration = Duration::from_secs(60);
+/// How long a child may take to exit once it is told to.
+const EXIT_TIME: Duration = Duration::from_secs(5);
+
+/// What is done with the log.
+#[derive(Debug)]
+pub(crate) enum Log {
+    /// Nothing.
+    None,
+    /// A new recording.
+    Record(NewRecording),
+    /// A replay of this recording.
+    Replay {
+        /// Its directory, absolute.
+        dir: PathBuf,
+        /// The plugins' specs in it, in the machine's order.
+        specs: Vec<Vec<u8>>,
+        /// The ID registers in it.
+        id_registers: Vec<(String, u64)>,
+    },
+}
+
+/// Everything that a session needs.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) mode: Mode,
+    pub(crate) engine: Engine,
+    pub(crate) machine: Machine,
+    /// Places in the machine file; none in a replay.
+    pub(crate) spans: Option<Spans>,
+    pub(crate) uuid: String,
+    pub(crate) boot: BootImage,
+    /// The devices' plugins, in the machine's order; empty in mode `Absent`.
+    pub(crate) plugins: Vec<Rc<PluginFile>>,
+    pub(crate) log: Log,
+    pub(crate) stop_at: Option<u64>,
+    pub(crate) jitter: Option<u64>,
+    pub(crate) layout: Layout,
+}
+
+/// Which child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Cpu,
+    Log,
+    Device(usize),
+}
+
+/// What went wrong with a child.
+#[derive(Debug)]
+struct Trouble {
+    role: Option<Role>,
+    text: String,
+    blame: Blame,
+}
+
+/// A running machine.
+struct Session<'a> {
+    setup: &'a Setup,
+    terminal: &'a mut Terminal,
+    signals: &'a mut EndSignals,
+    children: Vec<(Role, Running)>,
+    /// What the children have said, by their place in `children`.
+    ready: Vec<Option<Ready>>,
+    states: Vec<Option<DeviceState>>,
+    channels: Vec<ChannelSegment>,
+    control: Option<ControlSegment>,
+    guest: GuestConsole,
+    cpu_finished: Option<CpuFinished>,
+    log_finished: Option<LogFinished>,
+    trouble: Option<Trouble>,
+    diverged: Option<String>,
+    log_failure: Option<String>,
+    /// How often the user has asked for the end.
+    ends: usize,
+    /// Children may exit.
+    leaving: bool,
+    running: bool,
+}
+
+/// Runs a machine from its start to its end.
+///
+/// # Errors
+/// It did not get to its first instruction.
+pub(crate) fn run(setup: &Setup, terminal: &mut Terminal, signals: &mut EndSignals) -> Result<Outcome, Failure> {
+    let began = Instant::now();
+    let cpu_before = own_cpu_seconds();
+    let segments: Vec<String> = (0..=setup.machine.devices.len()).map(|n| segment_name(&setup.uuid, n)).collect();
+    // Declared before the session, so that it goes after the segments.
+    let _lock = MachineLock::create(&setup.uuid, &segments)?;
+    let console = (setup.mode == Mode::Verify || !setup.mode.is_replay()) && setup.console().is_some();
+    let input = console && !setup.mode.is_replay();
+    let (guest, theirs) = terminal::console(input).context("the console's pipes")?;
+    let mut session = Session::new(setup, terminal, signals, guest);
+    session.start(&segments, theirs)?;
+    session.go()?;
+    session.run_to_end()?;
+    let device_states = session.save_devices()?;
+    let totals = session.totals(device_states.as_deref());
+    session.finish_log(&totals)?;
+    session.leave()?;
+    let mut outcome = session.outcome(device_states.is_some().then_some(totals));
+    outcome.wall_seconds = began.elapsed().as_secs_f64();
+    outcome.cpu_seconds += own_cpu_seconds() - cpu_before;
+    Ok(outcome)
+}
+
+impl Setup {
+    /// The device that has the console.
+    fn console(&self) -> Option<usize> {
+        self.machine.devices.iter().position(|d| d.backend == Backend::Console)
+    }
+
+    /// What every start message has. Each process gets a seed of its own.
+    fn common(&self, name: &str, number: usize) -> Common {
+        Common {
+            name: name.to_owned(),
+            log_filter: std::env::var("REPRISE_LOG").unwrap_or_else(|_| "warn".into()),
+            jitter: self.jitter.map(|seed| (seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1),
+            mode: self.mode,
+        }
+    }
+
+    fn program(&self, name: &str) -> Result<PathBuf, Failure> {
+        let places = self.layout.child(name);
+        places.iter().find(|p| p.is_file()).cloned().ok_or_else(|| {
+            let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+            anyhow::anyhow!("there is no program {name}; build or install it: looked for {}", looked.join(", ")).into()
+        })
+    }
+
+    /// Does the device's host side offer input by itself?
+    fn host_input(&self, device: usize) -> bool {
+        !self.mode.is_replay() && matches!(self.machine.devices[device].backend, Backend::Console | Backend::Rtc)
+    }
+}
+
+impl<'a> Session<'a> {
+    fn new(setup: &'a Setup, terminal: &'a mut Terminal, signals: &'a mut EndSignals, guest: GuestConsole) -> Self {
+        Self {
+            setup,
+            terminal,
+            signals,
+            children: Vec::new(),
+            ready: Vec::new(),
+            states: Vec::new(),
+            channels: Vec::new(),
+            control: None,
+            guest,
+            cpu_finished: None,
+            log_finished: None,
+            trouble: None,
+            diverged: None,
+            log_failure: None,
+            ends: 0,
+            leaving: false,
+            running: false,
+        }
+    }
+
+    fn start(&mut self, segments: &[String], console: ChildConsole) -> Result<(), Failure> {
+        let setup = self.setup;
+        let limits = &setup.machine.limits;
+        let tap = matches!(setup.mode, Mode::Record | Mode::Verify);
+        for (i, device) in setup.machine.devices.iter().enumerate() {
+            let config = ChannelConfig {
+                request_slots: limits.request_slots,
+                event_slots: limits.event_slots,
+                request_arena: limits.arena,
+                event_arena: limits.arena,
+                ..ChannelConfig::new(i as u16, &device.name, tap)
+            };
+            self.channels.push(ChannelSegment::create(&segments[i], &config).context("a channel")?);
+        }
+        if setup.mode.has_log() {
+            let name = segments.last().expect("one more than devices");
+            self.control =
+                Some(ControlSegment::create(name, &ControlConfig::default()).context("the control segment")?);
+        }
+        let deadline = Instant::now() + START_TIME;
+        if setup.mode.has_devices() {
+            for i in 0..setup.machine.devices.len() {
+                self.start_device(i, &console)?;
+            }
+            self.until_ready(deadline)?;
+        }
+        let specs = self.specs()?;
+        let wires = self.wires(&specs)?;
+        self.start_cpu(&specs, wires)?;
+        self.until_ready(deadline)?;
+        if setup.mode.has_log() {
+            self.start_log(&specs, &console)?;
+            self.until_ready(deadline)?;
+        }
+        Ok(())
+    }
+
+    fn spawn(
+        &mut self,
+        role: Role,
+        program: &str,
+        name: &str,
+        descriptors: Descriptors,
+        start: Start,
+    ) -> Result<(), Failure> {
+        let child = Running::spawn(&self.setup.program(program)?, name, descriptors)?;
+        child.start(start).context("the start message")?;
+        self.children.push((role, child));
+        self.ready.push(None);
+        self.states.push(None);
+        Ok(())
+    }
+
+    fn start_device(&mut self, i: usize, console: &ChildConsole) -> Result<(), Failure> {
+        let setup = self.setup;
+        let (device, plugin) = (&setup.machine.devices[i], &setup.plugins[i]);
+        let mut descriptors = Descriptors::default();
+        let plugin_fd = descriptors.add(plugin.as_fd()).context("dup")?;
+        let offers = setup.host_input(i);
+        let backend = match device.backend {
+            Backend::None => BackendStart::None,
+            Backend::Null => BackendStart::Null,
+            Backend::Rtc => BackendStart::Rtc { date: offers.then(seconds_since_1970) },
+            Backend::Console => BackendStart::Console {
+                input: match console.input.as_ref().filter(|_| offers) {
+                    Some(fd) => Some(descriptors.add(fd.as_fd()).context("dup")?),
+                    None => None,
+                },
+                output: descriptors.add(console.output.as_fd()).context("dup")?,
+            },
+        };
+        let start = Start::Device(DeviceStart {
+            common: setup.common(&device.name, i + 2),
+            channel: i as u16,
+            segment: self.channels[i].name().to_owned(),
+            plugin: plugin_fd,
+            plugin_file: plugin.origin.clone(),
+            kind: device.plugin.clone(),
+            window: device.size,
+            config: device.config.clone(),
+            backend,
+        });
+        self.spawn(Role::Device(i), "device-proc", &device.name, descriptors, start)
+    }
+
+    fn start_cpu(&mut self, specs: &[Vec<u8>], wires: Vec<Wire>) -> Result<(), Failure> {
+        let setup = self.setup;
+        let mut descriptors = Descriptors::default();
+        let ram = guest_ram(setup.machine.memory.size)?;
+        let ram = descriptors.add(ram.as_fd()).context("dup")?;
+        let boot =
+            BootMemory { fd: descriptors.add(setup.boot.as_fd()).context("dup")?, loads: setup.boot.loads.clone() };
+        let channel = |(i, spec): (usize, &Vec<u8>)| CpuChannel {
+            name: setup.machine.devices[i].name.clone(),
+            segment: self.channels[i].name().to_owned(),
+            spec: spec.clone(),
+            host_input: setup.host_input(i),
+        };
+        let start = Start::Cpu(CpuStart {
+            common: setup.common("cpu", 0),
+            machine: setup.machine.clone(),
+            engine: setup.engine,
+            ram,
+            boot,
+            regs: setup.boot.regs,
+            control_segment: self.control.as_ref().map(|c| c.name().to_owned()),
+            channels: specs.iter().enumerate().map(channel).collect(),
+            wires,
+            stop_at: setup.stop_at,
+        });
+        self.spawn(Role::Cpu, "cpu-proc", "cpu", descriptors, start)
+    }
+
+    fn start_log(&mut self, specs: &[Vec<u8>], console: &ChildConsole) -> Result<(), Failure> {
+        let setup = self.setup;
+        let cpu = self.ready_of(Role::Cpu).cloned().unwrap_or_default();
+        let (dir, manifest) = match &setup.log {
+            Log::Record(new) => {
+                let devices: Vec<Ready> =
+                    (0..setup.machine.devices.len()).filter_map(|i| self.ready_of(Role::Device(i)).cloned()).collect();
+                (&new.dir, new.manifest(&setup.machine, &setup.uuid, setup.engine, &cpu, &devices)?)
+            }
+            Log::Replay { dir, id_registers, .. } => {
+                same_cpu(id_registers, &cpu.id_registers)?;
+                (dir, String::new())
+            }
+            Log::None => unreachable!("a mode with a log has one"),
+        };
+        let mut descriptors = Descriptors::default();
+        let console = match setup.console().filter(|_| setup.mode == Mode::Absent) {
+            Some(i) => {
+                Some(LogConsole { channel: i as u16, output: descriptors.add(console.output.as_fd()).context("dup")? })
+            }
+            None => None,
+        };
+        let channel = |(i, spec): (usize, &Vec<u8>)| LogChannel {
+            name: setup.machine.devices[i].name.clone(),
+            segment: self.channels[i].name().to_owned(),
+            spec: spec.clone(),
+        };
+        let start = Start::Log(LogStart {
+            common: setup.common("log", 1),
+            dir_path: dir.to_str().context("the recording's path is no UTF-8 text")?.to_owned(),
+            manifest,
+            control_segment: self.control.as_ref().map(|c| c.name().to_owned()).unwrap_or_default(),
+            channels: specs.iter().enumerate().map(channel).collect(),
+            console,
+        });
+        self.spawn(Role::Log, "log-daemon", "log", descriptors, start)
+    }
+
+    /// The plugins' specs, checked. In a replay they must be those of the recording.
+    fn specs(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        let devices = 0..self.setup.machine.devices.len();
+        let now: Vec<Vec<u8>> = devices.filter_map(|i| Some(self.ready_of(Role::Device(i))?.spec.clone())).collect();
+        match &self.setup.log {
+            Log::Replay { specs, .. } if self.setup.mode.has_devices() && *specs != now => Err(Failure::recording(
+                "the plugins in the recording don't describe themselves as its manifest says; see `reprise-log verify`",
+            )),
+            Log::Replay { specs, .. } => Ok(specs.clone()),
+            _ => Ok(now),
+        }
+    }
+
+    fn wires(&self, specs: &[Vec<u8>]) -> Result<Vec<Wire>, Failure> {
+        let bad = |text: String| match self.setup.spans {
+            Some(_) => Failure::config(text),
+            None => Failure::recording(text),
+        };
+        let mut pins = Vec::new();
+        for (bytes, device) in specs.iter().zip(&self.setup.machine.devices) {
+            let spec: PluginSpec =
+                postcard::from_bytes(bytes).map_err(|e| bad(format!("{}: the plugin's spec: {e}", device.name)))?;
+            spec.check().map_err(|e| bad(format!("{}: {e}", device.name)))?;
+            pins.push(Pins { outputs: spec.outputs, inputs: spec.inputs });
+        }
+        self.setup.machine.wire(&pins, self.setup.spans.as_ref()).map_err(bad)
+    }
+
+    fn place(&self, role: Role) -> Option<usize> {
+        self.children.iter().position(|(r, _)| *r == role)
+    }
+
+    fn ready_of(&self, role: Role) -> Option<&Ready> {
+        self.ready[self.place(role)?].as_ref()
+    }
+
+    fn alive(&self, role: Role) -> bool {
+        self.place(role).is_some_and(|i| self.children[i].1.exit().is_none())
+    }
+
+    fn send(&mut self, role: Role, message: &ToChild) {
+        if let Some(i) = self.place(role) {
+            if let Err(e) = self.children[i].1.send(message) {
+                self.trouble(Some(role), format!("{}: {e}", self.children[i].1.name), Blame::Other);
+            }
+        }
+    }
+
+    /// Waits until every child that was started is ready.
+    fn until_ready(&mut self, deadline: Instant) -> Result<(), Failure> {
+        while self.ready.iter().any(Option::is_none) {
+            self.step(Some(deadline))?;
+            if let Some(trouble) = self.trouble.take() {
+                return Err(self.start_failure(trouble));
+            }
+            if self.ends > 0 {
+                return Err(Failure::child("ended while the machine was starting"));
+            }
+            if Instant::now() >= deadline {
+                let waiting =
+                    self.ready.iter().position(Option::is_none).map_or("", |i| self.children[i].1.name.as_str());
+                return Err(Failure::child(format!("{waiting} did not get ready in {} s", START_TIME.as_secs())));
+            }
+        }
+        Ok(())
+    }
+
+    /// A child that doesn't get ready may be the machine file's fault.
+    fn start_failure(&self, trouble: Trouble) -> Failure {
+        let Trouble { role, text, blame } = trouble;
+        match (role, blame, &self.setup.spans) {
+            (Some(Role::Device(i)), Blame::Config(line, column), Some(spans)) => {
+                let at = (line > 0).then_some((line as usize, column as usize));
+                spans.config(i, at, text).into()
+            }
+            (Some(Role::Device(i)), Blame::Plugin, Some(spans)) => {
+                spans.plugin(i, text, "build or install the plugin again").into()
+            }
+            (_, Blame::Config(..) | Blame::Plugin, None) => Failure::recording(text),
+            _ => Failure::child(text),
+        }
+    }
+
+    fn go(&mut self) -> Result<(), Failure> {
+        for (_, child) in &self.children {
+            child.send(&ToChild::Go).context("the go message")?;
+        }
+        self.running = true;
+        Ok(())
+    }
+
+    /// Runs until the CPU has said how it ended, or can't.
+    fn run_to_end(&mut self) -> Result<(), Failure> {
+        let mut stop_by: Option<Instant> = None;
+        let mut told = None;
+        let patience =
+            Duration::from_millis(u64::from(self.setup.machine.limits.reply_timeout_ms)) + Duration::from_secs(10);
+        while self.cpu_finished.is_none() && self.alive(Role::Cpu) {
+            self.step(stop_by)?;
+            let reason = self.stop_reason();
+            if let Some(reason) = reason.filter(|_| reason != told) {
+                told = Some(reason);
+                stop_by.get_or_insert_with(|| Instant::now() + patience);
+                self.send(Role::Cpu, &ToChild::Stop(reason));
+            }
+            if self.ends > 1 {
+                self.trouble(None, "ended by force, at the user's second request".into(), Blame::Other);
+                break;
+            }
+            if stop_by.is_some_and(|by| Instant::now() >= by) && self.cpu_finished.is_none() {
+                self.trouble(
+                    Some(Role::Cpu),
+                    format!("cpu did not stop within {} s", patience.as_secs()),
+                    Blame::Other,
+                );
+                break;
+            }
+        }
+        self.running = false;
+        if let Some(cpu) = self.cpu_finished.as_ref().filter(|c| c.reason == EndReason::Channel) {
+            let text = cpu.text.clone();
+            self.trouble(None, text, Blame::Other);
+        }
+        Ok(())
+    }
+
+    /// Why the machine should stop, the gravest reason first.
+    fn stop_reason(&self) -> Option<StopReason> {
+        if self.trouble.is_some() {
+            Some(StopReason::ChildDied)
+        } else if self.diverged.is_some() || self.log_failure.is_some() {
+            Some(StopReason::Log)
+        } else {
+            (self.ends > 0).then_some(StopReason::User)
+        }
+    }
+
+    /// The devices' states, if all can be asked.
+    fn save_devices(&mut self) -> Result<Option<Vec<DeviceState>>, Failure> {
+        if self.trouble.is_some() || !self.setup.mode.has_devices() {
+            return Ok(None);
+        }
+        let devices = self.setup.machine.devices.len();
+        for i in 0..devices {
+            self.send(Role::Device(i), &ToChild::Save);
+        }
+        let deadline = Instant::now() + FINISH_TIME;
+        let missing = |s: &Self| (0..devices).find(|&i| s.place(Role::Device(i)).is_none_or(|p| s.states[p].is_none()));
+        while let Some(i) = missing(self) {
+            if self.trouble.is_some() {
+                return Ok(None);
+            }
+            if Instant::now() >= deadline {
+                let name = &self.setup.machine.devices[i].name;
+                let text = format!("{name} did not save its state in {} s", FINISH_TIME.as_secs());
+                self.trouble(Some(Role::Device(i)), text, Blame::Other);
+                return Ok(None);
+            }
+            self.step(Some(deadline))?;
+        }
+        Ok((0..devices).map(|i| self.states[self.place(Role::Device(i))?].clone()).collect())
+    }
+
+    /// The hashes over the devices' states. `device_hash` is BLAKE3 over, for each device in the machine's order: the length of its name (u64,
+    /// little-endian), its name, the length of its state (likewise), its state.
+    fn totals(&self, states: Option<&[DeviceState]>) -> Totals {
+        let Some(states) = states else { return Totals::default() };
+        let mut hasher = blake3::Hasher::new();
+        for (device, state) in self.setup.machine.devices.iter().zip(states) {
+            for part in [device.name.as_bytes(), &state.state] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+        }
+        let console = self.setup.console().map(|i| &states[i]);
+        Totals {
+            device_hash: *hasher.finalize().as_bytes(),
+            console_hash: console.map_or(*blake3::hash(b"").as_bytes(), |c| c.output_hash),
+            console_bytes: console.map_or(0, |c| c.output_bytes),
+        }
+    }
+
+    fn finish_log(&mut self, totals: &Totals) -> Result<(), Failure> {
+        self.send(Role::Log, &ToChild::Finish(totals.clone()));
+        let deadline = Instant::now() + FINISH_TIME;
+        while self.alive(Role::Log) && self.log_finished.is_none() {
+            if Instant::now() >= deadline {
+                self.trouble(
+                    Some(Role::Log),
+                    format!("log did not finish in {} s", FINISH_TIME.as_secs()),
+                    Blame::Other,
+                );
+                break;
+            }
+            self.step(Some(deadline))?;
+        }
+        Ok(())
+    }
+
+    /// Sends all children home, and takes the last of the console's output.
+    fn leave(&mut self) -> Result<(), Failure> {
+        self.leaving = true;
+        for (_, child) in &self.children {
+            if let Err(e) = child.send(&ToChild::Exit) {
+                tracing::debug!("{}: {e}", child.name);
+            }
+        }
+        let deadline = Instant::now() + EXIT_TIME;
+        while self.children.iter().any(|(_, c)| c.exit().is_none()) && Instant::now() < deadline {
+            self.step(Some(deadline))?;
+        }
+        for (_, child) in &mut self.children {
+            if child.exit().is_none() {
+                tracing::warn!("{} does not exit; killed", child.name);
+                child.kill();
+            }
+        }
+        while self.guest.read_output() {}
+        Ok(())
+    }
+
+    fn outcome(&mut self, totals: Option<Totals>) -> Outcome {
+        let log = self.log_finished.take();
+        let console = match (&totals, &log) {
+            (Some(t), _) => Some((t.console_hash, t.console_bytes)),
+            (None, Some(l)) if self.setup.mode == Mode::Absent => Some((l.console_hash, l.console_bytes)),
+            _ => None,
+        };
+        Outcome {
+            mode: self.setup.mode,
+            engine: self.setup.engine,
+            cpu: self.cpu_finished.take(),
+            device_hash: totals.map(|t| t.device_hash),
+            console,
+            diverged: self.diverged.take(),
+            log_failure: self.log_failure.take(),
+            casualty: self.trouble.take().map(|t| t.text),
+            recording: match &self.setup.log {
+                Log::None => None,
+                Log::Record(NewRecording { dir, .. }) | Log::Replay { dir, .. } => Some(dir.display().to_string()),
+            },
+            log,
+            wall_seconds: 0.0,
+            cpu_seconds: self.children.iter().filter_map(|(_, c)| Some(c.exit()?.cpu_seconds)).sum(),
+        }
+    }
+
+    /// Notes the first thing that goes wrong, and wakes whoever waits for the child.
+    fn trouble(&mut self, role: Option<Role>, text: String, blame: Blame) {
+        if self.trouble.is_some() || self.leaving {
+            tracing::debug!("then: {text}");
+            return;
+        }
+        match role {
+            Some(Role::Device(i)) => self.channels[i].close(CloseReason::PeerDied),
+            _ => self.channels.iter().for_each(|c| c.close(CloseReason::PeerDied)),
+        }
+        if let Some(control) = self.control.as_ref().filter(|_| !matches!(role, Some(Role::Device(_)))) {
+            control.close(CloseReason::PeerDied);
+        }
+        self.trouble = Some(Trouble { role, text, blame });
+    }
+
+    /// Waits for anything to happen, until the deadline at most, and deals with it.
+    fn step(&mut self, deadline: Option<Instant>) -> Result<(), Failure> {
+        let stdin_ready = self.wait(deadline).context("poll")?;
+        self.ends += self.signals.take();
+        if stdin_ready && self.terminal.read_input().contains(&Request::Quit) {
+            self.ends += 1;
+        }
+        if self.terminal.has_pending() || self.terminal.exhausted() {
+            self.guest.write_input(self.terminal);
+        }
+        self.guest.read_output();
+        for i in 0..self.children.len() {
+            // What a child said before it died is there once it is known to be dead.
+            let died = self.children[i].1.reap();
+            while let Some(message) = self.children[i].1.receive() {
+                self.message(i, message);
+            }
+            if died {
+                self.death(i);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether stdin has something.
+    fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let stdin = io::stdin();
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut add = |fd: BorrowedFd<'_>, flags| {
+            // SAFETY: the descriptors belong to `self`, which is borrowed for the whole call.
+            fds.push(PollFd::new(unsafe { BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&fd)) }, flags));
+        };
+        let reads = self.terminal.wants_input() && (self.guest.input().is_some() || !self.running);
+        if reads {
+            add(stdin.as_fd(), PollFlags::POLLIN);
+        }
+        if let Some(fd) = self.guest.input().filter(|_| self.terminal.has_pending()) {
+            add(fd, PollFlags::POLLOUT);
+        }
+        if let Some(fd) = self.guest.output() {
+            add(fd, PollFlags::POLLIN);
+        }
+        for fd in self.children.iter().flat_map(|(_, c)| c.descriptors()) {
+            add(fd, PollFlags::POLLIN);
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) => Ok(reads && fds[1].any().unwrap_or(false)),
+            Err(Errno::EINTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn message(&mut self, i: usize, message: FromChild) {
+        let role = self.children[i].0;
+        match (role, message) {
+            (_, FromChild::Ready(ready)) if self.ready[i].is_none() => self.ready[i] = Some(ready),
+            (Role::Cpu, FromChild::Finished(finished)) => drop(self.cpu_finished.get_or_insert(finished)),
+            (Role::Device(_), FromChild::State(state)) => self.states[i] = Some(state),
+            (Role::Log, FromChild::LogFinished(finished)) => self.log_finished = Some(finished),
+            (Role::Cpu | Role::Log, FromChild::Diverged { text }) => drop(self.diverged.get_or_insert(text)),
+            (Role::Log, FromChild::LogFailed { text }) => drop(self.log_failure.get_or_insert(text)),
+            (_, FromChild::Note { text }) => say(&printable(&text)),
+            (_, FromChild::Violation { syscall }) => {
+                let text = format!(
+                    "{} made a system call that its sandbox forbids: {}",
+                    self.children[i].1.name,
+                    syscall_name(syscall.into())
+                );
+                self.trouble(Some(role), text, Blame::Other);
+            }
+            (_, FromChild::Fatal { text, blame }) => {
+                let text = format!("{}: {}", self.children[i].1.name, printable(&text));
+                self.trouble(Some(role), text, blame);
+            }
+            (_, other) => {
+                let kind = format!("{other:?}").chars().take(40).collect::<String>();
+                let text = format!("{} sent a message that is not its own to send: {kind}", self.children[i].1.name);
+                self.trouble(Some(role), text, Blame::Other);
+            }
+        }
+    }
+
+    fn death(&mut self, i: usize) {
+        let (role, child) = &self.children[i];
+        let Some(exit) = child.exit() else { return };
+        // It may have said why already, which then stands.
+        if !(self.leaving && exit.success()) {
+            let text = format!("the process of {} {exit} unexpectedly", child.name);
+            self.trouble(Some(*role), text, Blame::Other);
+        }
+    }
+}
+
+/// A child's words may come from a plugin: no control characters reach the terminal, and not too many.
+fn printable(text: &str) -> String {
+    text.chars().take(16 << 10).filter(|c| !c.is_control() || *c == '\n').collect()
+}
+
+fn seconds_since_1970() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32)
+}
+
+/// The replaying CPU must be the recorded one.
+fn same_cpu(recorded: &[(String, u64)], now: &[(String, u64)]) -> Result<(), Failure> {
+    for (name, value) in recorded {
+        if let Some((_, other)) = now.iter().find(|(n, v)| n == name && v != value) {
+            return Err(Failure::recording(format!(
+                "the recording's CPU has {name} = {value:#x}, this engine's {other:#x}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The layout around this executable.
+pub(crate) fn layout() -> Result<Layout, Failure> {
+    let exe = std::env::current_exe().context("where is this program?")?;
+    Ok(Layout::of(Path::new(&exe)))
+}
