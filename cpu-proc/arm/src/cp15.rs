@@ -717,3 +717,6 @@ pub fn coverage() -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ pub mod models;
 pub mod pmu;
 pub mod psr;
 pub mod state;
+pub mod statehash;
 pub mod sysop;
 pub mod timer;
 pub mod translate;

@@ -172,10 +172,16 @@ impl Pmu {
         }
     }
 
+    /// The registers as a read at `icount` would find them; this one is left as it is.
+    pub fn at(&self, icount: u64) -> Pmu {
+        let mut copy = self.clone();
+        copy.sync(icount);
+        copy
+    }
+
     /// Level of the overflow interrupt at `icount`.
-    pub fn interrupt(&mut self, icount: u64) -> bool {
-        self.sync(icount);
-        self.pmcr & PMCR_E != 0 && self.ovs & self.inten != 0
+    pub fn interrupt(&self, icount: u64) -> bool {
+        self.pmcr & PMCR_E != 0 && self.at(icount).ovs & self.inten != 0
     }
 
     /// `icount` at which the next counter with its interrupt enabled overflows; `None` if none will.

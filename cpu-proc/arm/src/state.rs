@@ -203,10 +203,10 @@ impl Cpu {
         cpu
     }
 
-    /// Where the execution stands.
+    /// Where the execution stands. In the middle of an instruction that has begun an epoch, the count is 0 already.
     pub fn pos(&self) -> Position {
         let idle = if self.idle_at == self.icount { self.idle } else { 0 };
-        Position { epoch: self.epoch, count: self.icount - self.epoch_start, idle }
+        Position { epoch: self.epoch, count: self.icount.saturating_sub(self.epoch_start), idle }
     }
 
     /// Counts one warp of guest time at this position.
