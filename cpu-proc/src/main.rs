@@ -1,2 +1,2 @@
-//! Placeholder.
+//! The CPU process of a machine.
 fn main() {}

@@ -50,6 +50,22 @@ pub struct Model {
 }
 
 impl Model {
+    /// The identification registers by their architectural names (ARM DDI 0406C B4.1), as a recording's manifest lists them.
+    pub fn id_registers(&self) -> Vec<(String, u32)> {
+        let one = |name: &str, v: u32| (name.to_owned(), v);
+        let many = |name: &str, v: &[u32]| v.iter().enumerate().map(|(i, v)| (format!("{name}{i}"), *v)).collect::<Vec<_>>();
+        let mut all = vec![one("MIDR", self.midr), one("CTR", self.ctr), one("MPIDR", self.mpidr)];
+        all.extend(many("ID_PFR", &self.id_pfr));
+        all.push(one("ID_DFR0", self.id_dfr0));
+        all.extend(many("ID_MMFR", &self.id_mmfr));
+        all.extend(many("ID_ISAR", &self.id_isar));
+        all.push(one("CLIDR", self.clidr));
+        all.extend(many("CCSIDR", &self.ccsidr));
+        all.extend([one("DBGDIDR", self.dbgdidr), one("FPSID", self.fpsid), one("CNTFRQ", self.cntfrq)]);
+        all.extend(many("MVFR", &self.mvfr));
+        all
+    }
+
     /// Cortex-A15 MPCore r4p0's identification as other emulators of the board show it (TRM DDI 0438, chapter 4), with the Security
     /// Extensions and without the Virtualization Extensions: ID_PFR1 says so.
     ///

@@ -91,6 +91,7 @@ kinds! {
         Mark = 6,
         End = 7,
         EndHash = 8,
+        Cut = 9,
     }
 }
 
@@ -193,6 +194,8 @@ pub enum JournalEntry {
         /// BLAKE3 of RAM and CPU state.
         state_hash: [u8; 32],
     },
+    /// Script ring only: the recording was cut short; it has nothing after the entry before.
+    Cut,
 }
 
 impl JournalEntry {
@@ -208,6 +211,7 @@ impl JournalEntry {
             Self::Mark { .. } => EntryKind::Mark,
             Self::End { .. } => EntryKind::End,
             Self::EndHash { .. } => EntryKind::EndHash,
+            Self::Cut => EntryKind::Cut,
         }
     }
 
@@ -227,6 +231,7 @@ impl JournalEntry {
             }
             Self::End { reason, icount, vtime } => (0, [reason as u64, icount, vtime, 0]),
             Self::EndHash { state_hash } => (0, transmute!(state_hash)),
+            Self::Cut => (0, [0; 4]),
         };
         let Position { epoch, count, idle } = at;
         Entry { seq: 0, epoch, count, idle, kind: self.kind() as u8, pad: 0, channel, a, b, c, d }
@@ -254,6 +259,7 @@ impl JournalEntry {
                 Self::End { reason, icount: b, vtime: c }
             }
             EntryKind::EndHash => Self::EndHash { state_hash: transmute!([a, b, c, d]) },
+            EntryKind::Cut => Self::Cut,
         };
         let canonical = Entry { seq: entry.seq, ..parsed.to_entry(entry.position()) };
         if canonical == *entry { Ok(parsed) } else { Err(wrong) }

@@ -44,17 +44,37 @@ pub struct DirMedium {
     segment: Option<File>,
     /// Locked exclusively as long as the recording is being written.
     live: Option<Flock<File>>,
+    /// The manifest is there already and must be the same.
+    adopt: bool,
 }
 
 impl DirMedium {
     /// The recording at `dir`. Nothing is touched yet.
     pub fn new(dir: &Path) -> DirMedium {
-        DirMedium { dir: dir.to_owned(), segment: None, live: None }
+        DirMedium { dir: dir.to_owned(), segment: None, live: None, adopt: false }
+    }
+
+    /// The recording at `dir`, whose manifest and folders somebody else has made.
+    pub fn adopt(dir: &Path) -> DirMedium {
+        DirMedium { adopt: true, ..DirMedium::new(dir) }
+    }
+
+    /// Locks the manifest that is there, if it is the one that is meant.
+    fn take_over(&mut self, manifest: &[u8]) -> io::Result<()> {
+        let path = self.dir.join(MANIFEST_FILE);
+        if fs::read(&path)? != manifest {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the manifest in place is another one"));
+        }
+        self.live = Some(lock(File::options().read(true).write(true).open(&path)?)?);
+        Ok(())
     }
 }
 
 impl Medium for DirMedium {
     fn begin(&mut self, manifest: &[u8]) -> io::Result<()> {
+        if self.adopt {
+            return self.take_over(manifest);
+        }
         fs::create_dir_all(self.dir.join(SEGMENTS_DIR))?;
         let path = self.dir.join(MANIFEST_FILE);
         if path.try_exists()? {

@@ -377,6 +377,8 @@ pub enum EndReason {
     Diverged,
     /// A channel broke: a device died, answered nonsense or not at all.
     Channel,
+    /// The core can never go on, such as one whose exception vectors fault themselves; the text says why.
+    Dead,
 }
 
 /// How the CPU ended.

@@ -1,0 +1,391 @@
+//! The machine round the core: address map, GIC, devices, lines between them. The engines' [`Bus`].
+
+use std::collections::VecDeque;
+
+use reprise_arm::bus::{After, At, Bus, BusFault};
+use reprise_arm::gic::Gic;
+
+use reprise_channel::{Request, fold};
+
+use crate::clock::Clock;
+use crate::link::{Consumed, Link, ReadPolicy};
+use crate::port::{Port, PortError};
+
+/// What lies at a range of physical addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The GIC's distributor.
+    GicDist,
+    /// The GIC's CPU interface.
+    GicCpu,
+    /// A device, by index.
+    Device(usize),
+    /// The bus answers with zero and ignores writes: where the real board has nothing, or a device that has no plugin yet.
+    Zero,
+}
+
+/// One entry of the address map.
+#[derive(Debug, Clone, Copy)]
+pub struct Region {
+    /// First physical address.
+    pub start: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// What answers.
+    pub target: Target,
+}
+
+/// Where a device's output pin leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// Shared peripheral interrupt, numbered from 0 (GIC ID 32).
+    Spi(u32),
+    /// Switches the machine off.
+    PowerOff,
+    /// Resets the machine.
+    Reset,
+    /// An input pin of another device.
+    Pin {
+        /// The device.
+        device: usize,
+        /// Its input pin.
+        pin: u32,
+    },
+}
+
+/// A wire from a device's output pin.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// The driving device.
+    pub device: usize,
+    /// Its output pin.
+    pub pin: u32,
+    /// The other end.
+    pub to: Wire,
+    /// Level now.
+    pub level: bool,
+}
+
+/// Why the machine is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// The guest switched it off.
+    Off,
+    /// The guest asked for a reset.
+    Reset,
+}
+
+/// Number of recent accesses kept for the report of a divergence.
+const TRAIL: usize = 32;
+
+/// One access, kept for the report of a divergence.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    /// When and by which instruction.
+    pub at: At,
+    /// Physical address.
+    pub pa: u64,
+    /// Bytes.
+    pub size: u8,
+    /// A write.
+    pub write: bool,
+    /// Data.
+    pub value: u64,
+}
+
+impl std::fmt::Display for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (dir, n) = (if self.write { "write" } else { "read " }, self.at.icount);
+        write!(f, "instruction {n} at {:#010x}: {dir}{} {:#010x} = {:#x}", self.at.pc, self.size, self.pa, self.value)
+    }
+}
+
+/// The machine round the core.
+pub struct Board<P> {
+    /// Guest time.
+    pub clock: Clock,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// Devices, in the order of the machine file.
+    pub links: Vec<Link<P>>,
+    map: Vec<Region>,
+    wires: Vec<Connection>,
+    queued: VecDeque<(usize, u32, bool)>,
+    /// Set when the guest switched the machine off or reset it.
+    pub power: Option<Power>,
+    /// The first channel that failed inside an access; the run loop ends the machine.
+    pub error: Option<PortError>,
+    /// Rolling hash of the accesses that were served in this process (GIC, shadows, holes).
+    pub local_hash: u64,
+    /// Leave the engine after every MMIO access: a replay has something to do at the start of the next epoch.
+    pub exit_always: bool,
+    deadline_changed: bool,
+    /// The device that was used last: only its process spins.
+    active: usize,
+    /// MMIO accesses so far.
+    pub accesses: u64,
+    trail: VecDeque<Access>,
+}
+
+impl<P: Port> Board<P> {
+    /// A board whose devices were not reset yet. Regions must not overlap.
+    pub fn new(clock: Clock, gic: Gic, links: Vec<Link<P>>, mut map: Vec<Region>, wires: Vec<Connection>) -> Self {
+        map.sort_by_key(|r| r.start);
+        for w in map.windows(2) {
+            assert!(w[0].start + w[0].size <= w[1].start, "regions at {:#x} and {:#x} overlap", w[0].start, w[1].start);
+        }
+        Self {
+            clock,
+            gic,
+            links,
+            map,
+            wires,
+            queued: VecDeque::new(),
+            power: None,
+            error: None,
+            local_hash: 0,
+            exit_always: false,
+            deadline_changed: false,
+            active: 0,
+            accesses: 0,
+            trail: VecDeque::with_capacity(TRAIL),
+        }
+    }
+
+    /// The last accesses, oldest first.
+    pub fn trail(&self) -> impl Iterator<Item = &Access> {
+        self.trail.iter()
+    }
+
+    #[inline]
+    fn find(&self, pa: u64) -> Option<Region> {
+        let i = self.map.partition_point(|r| r.start <= pa);
+        let r = *self.map.get(i.checked_sub(1)?)?;
+        (pa - r.start < r.size).then_some(r)
+    }
+
+    /// Resets every device, in order.
+    pub fn reset_devices(&mut self) -> Result<(), PortError> {
+        let now = self.clock.vtime(0);
+        for i in 0..self.links.len() {
+            self.request(i, now, Request::Reset)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a synchronous request and consumes the device's effects up to the answer; then delivers what it did to other devices.
+    pub fn request(&mut self, device: usize, vtime: u64, request: Request<'_>) -> Result<Option<u64>, PortError> {
+        let answer = self.request_one(device, vtime, request)?;
+        let mut hops = 0;
+        while let Some((to, pin, level)) = self.queued.pop_front() {
+            hops += 1;
+            if hops > 1000 {
+                let channel = self.links[to].name.clone();
+                return Err(PortError::Bad { channel, what: "lines between devices oscillate".into() });
+            }
+            self.request_one(to, vtime, Request::Line { pin, level })?;
+        }
+        Ok(answer)
+    }
+
+    #[inline]
+    fn focus(&mut self, device: usize) {
+        if self.active != device {
+            self.links[self.active].port.rest();
+            self.active = device;
+        }
+    }
+
+    /// The core idles: no device need spin.
+    pub fn rest(&mut self) {
+        if let Some(l) = self.links.get_mut(self.active) {
+            l.port.rest();
+        }
+    }
+
+    fn request_one(&mut self, device: usize, vtime: u64, request: Request<'_>) -> Result<Option<u64>, PortError> {
+        self.focus(device);
+        let seq = self.links[device].send(vtime, request, 0)?;
+        loop {
+            match self.links[device].take_effect(seq)? {
+                None => self.links[device].port.wait()?,
+                Some((Consumed::Answer(v), _)) => {
+                    self.links[device].settle(seq);
+                    return Ok(v);
+                }
+                Some((c, _)) => self.carry_on(device, c),
+            }
+        }
+    }
+
+    /// Carries an effect's consequences from a device's link to the rest of the board.
+    pub fn carry_on(&mut self, device: usize, c: Consumed) {
+        match c {
+            Consumed::Line(pin, level) => self.drive(device, pin, level),
+            Consumed::Deadline => self.deadline_changed = true,
+            Consumed::Shadow | Consumed::Answer(_) => {}
+        }
+    }
+
+    fn drive(&mut self, device: usize, pin: u32, level: bool) {
+        for i in 0..self.wires.len() {
+            let w = self.wires[i];
+            if w.device != device || w.pin != pin || w.level == level {
+                continue;
+            }
+            self.wires[i].level = level;
+            match w.to {
+                Wire::Spi(n) => {
+                    let any = self.wires.iter().any(|x| x.to == w.to && x.level);
+                    self.gic.set_spi(n, any);
+                }
+                Wire::PowerOff if level => self.power = Some(Power::Off),
+                Wire::Reset if level => self.power = Some(Power::Reset),
+                Wire::PowerOff | Wire::Reset => {}
+                Wire::Pin { device, pin } => self.queued.push_back((device, pin, level)),
+            }
+        }
+    }
+
+    /// Delivers line changes that an effect caused outside a request.
+    pub fn deliver_queued(&mut self, vtime: u64) -> Result<(), PortError> {
+        while let Some((to, pin, level)) = self.queued.pop_front() {
+            self.request_one(to, vtime, Request::Line { pin, level })?;
+        }
+        Ok(())
+    }
+
+    /// The nearest device timer: (guest time, device, id).
+    pub fn deadline(&self) -> Option<(u64, usize, u32)> {
+        self.links.iter().enumerate().filter_map(|(i, l)| l.deadline().map(|(t, id)| (t, i, id))).min()
+    }
+
+    /// Fires every device timer that is due at `now`, earliest first.
+    pub fn fire_due(&mut self, now: u64) -> Result<(), PortError> {
+        let mut fired = 0;
+        while let Some((t, device, id)) = self.deadline() {
+            if t > now {
+                break;
+            }
+            fired += 1;
+            if fired > 10_000 {
+                let channel = self.links[device].name.clone();
+                return Err(PortError::Bad {
+                    channel,
+                    what: "its timer is due again and again at one position".into(),
+                });
+            }
+            self.links[device].take_timer(id);
+            self.request(device, now, Request::Timer { id })?;
+        }
+        Ok(())
+    }
+
+    /// Consumes everything that request `seq` and those before it caused, before a shadow that it may have changed is read.
+    fn settle(&mut self, device: usize, seq: u64, vtime: u64) -> Result<(), PortError> {
+        self.links[device].port.wait_passed(seq)?;
+        while let Some((c, _)) = self.links[device].take_effect(seq)? {
+            self.carry_on(device, c);
+        }
+        self.links[device].settle(seq);
+        self.deliver_queued(vtime)
+    }
+
+    fn device_read(&mut self, at: At, device: usize, offset: u64, size: u8) -> Result<u64, PortError> {
+        let vtime = self.clock.vtime(at.icount);
+        match self.links[device].policy(offset, size).read {
+            ReadPolicy::Const(v) => Ok(v),
+            ReadPolicy::Clock(hz) => Ok(Link::<P>::clock_value(hz, vtime)),
+            ReadPolicy::Shadow(i) => {
+                let (value, wait_for) = self.links[device].shadow(i);
+                let Some(seq) = wait_for else { return Ok(value) };
+                self.settle(device, seq, vtime)?;
+                Ok(self.links[device].shadow(i).0)
+            }
+            ReadPolicy::Sync => Ok(self.request(device, vtime, Request::Read { offset, size })?.unwrap_or(0)),
+        }
+    }
+
+    fn device_write(&mut self, at: At, device: usize, offset: u64, size: u8, value: u64) -> Result<(), PortError> {
+        let vtime = self.clock.vtime(at.icount);
+        self.focus(device);
+        match self.links[device].policy(offset, size).posted {
+            Some(mask) => {
+                self.links[device].send(vtime, Request::Write { offset, size, value, posted: true }, mask).map(drop)
+            }
+            None => self.request(device, vtime, Request::Write { offset, size, value, posted: false }).map(drop),
+        }
+    }
+
+    fn note(&mut self, a: Access, local: bool) {
+        self.accesses += 1;
+        if self.trail.len() == TRAIL {
+            self.trail.pop_front();
+        }
+        self.trail.push_back(a);
+        if local {
+            self.local_hash =
+                fold(fold(self.local_hash, a.pa << 8 | u64::from(a.size) << 1 | u64::from(a.write)), a.value);
+        }
+    }
+
+    /// What the engine must know after an access: it leaves when anything that the run loop or the core acts upon has changed.
+    fn after(&mut self, lines: (bool, bool)) -> After {
+        let changed = std::mem::take(&mut self.deadline_changed);
+        After {
+            exit: self.exit_always
+                || changed
+                || self.power.is_some()
+                || self.error.is_some()
+                || self.gic.lines(0) != lines,
+        }
+    }
+}
+
+impl<P: Port> Bus for Board<P> {
+    fn read(&mut self, at: At, pa: u64, size: u8) -> Result<(u64, After), BusFault> {
+        let r = self.find(pa).ok_or(BusFault)?;
+        let lines = self.gic.lines(0);
+        let offset = pa - r.start;
+        let mask = if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
+        let value = match r.target {
+            Target::Zero => 0,
+            Target::GicDist => u64::from(self.gic.dist_read(0, true, offset as u32, size)),
+            Target::GicCpu => u64::from(self.gic.cpu_read(0, true, offset as u32, size)),
+            Target::Device(d) => self.device_read(at, d, offset, size).unwrap_or_else(|e| {
+                self.error.get_or_insert(e);
+                0
+            }),
+        } & mask;
+        self.note(Access { at, pa, size, write: false, value }, !matches!(r.target, Target::Device(_)));
+        Ok((value, self.after(lines)))
+    }
+
+    fn write(&mut self, at: At, pa: u64, size: u8, value: u64) -> Result<After, BusFault> {
+        let r = self.find(pa).ok_or(BusFault)?;
+        let lines = self.gic.lines(0);
+        let offset = pa - r.start;
+        match r.target {
+            Target::Zero => {}
+            Target::GicDist => self.gic.dist_write(0, true, offset as u32, size, value as u32),
+            Target::GicCpu => self.gic.cpu_write(0, true, offset as u32, size, value as u32),
+            Target::Device(d) => {
+                if let Err(e) = self.device_write(at, d, offset, size, value) {
+                    self.error.get_or_insert(e);
+                }
+            }
+        }
+        self.note(Access { at, pa, size, write: true, value }, !matches!(r.target, Target::Device(_)));
+        Ok(self.after(lines))
+    }
+
+    #[inline]
+    fn vtime(&self, icount: u64) -> u64 {
+        self.clock.vtime(icount)
+    }
+
+    #[inline]
+    fn lines(&self) -> (bool, bool) {
+        self.gic.lines(0)
+    }
+}

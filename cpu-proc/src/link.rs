@@ -1,0 +1,285 @@
+//! One device as cpu-proc knows it: its channel, its register policy, its shadows and timers.
+
+use std::collections::VecDeque;
+
+use reprise_channel::{Request, fold};
+use reprise_device::VTime;
+use reprise_device::spec::{self, PluginSpec, WritePolicy};
+
+use crate::port::{Effect, Incoming, Port, PortError};
+
+/// Most bytes of host input that wait here for admission. Devices ask for a few bytes at a time, so more is a hostile peer.
+const MAX_OFFERED: usize = 1 << 16;
+
+/// A write that was posted and may still change a shadow.
+const NONE: u64 = u64::MAX;
+
+/// What consuming one message did, for the board to carry on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumed {
+    /// A pin changed.
+    Line(u32, bool),
+    /// The set of deadlines changed.
+    Deadline,
+    /// A shadow changed: nobody else needs to know.
+    Shadow,
+    /// A reply's value; an acknowledgement has none.
+    Answer(Option<u64>),
+}
+
+/// A device at the other end of a channel.
+pub struct Link<P> {
+    /// Name in the machine file.
+    pub name: String,
+    /// The channel.
+    pub port: P,
+    policy: Vec<RegPolicy>,
+    shadows: Vec<u64>,
+    /// For each shadow, the last posted write that may change it and has not been waited for.
+    barrier: Vec<u64>,
+    /// Armed timers, by id.
+    timers: Vec<(u32, u64)>,
+    /// Requests sent.
+    pub requests: u64,
+    /// Effects consumed.
+    pub effects: u64,
+    /// Rolling hash of the consumed effects.
+    pub hash: u64,
+    /// The last request may still cause effects that were not consumed: it was posted.
+    pub outstanding: Option<u64>,
+    /// Whether a backend can offer input.
+    pub has_backend: bool,
+    offers: VecDeque<(u64, Vec<u8>)>,
+    offered: usize,
+}
+
+/// How a register is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadPolicy {
+    /// Ask the device.
+    Sync,
+    /// The device publishes the value under this index.
+    Shadow(u8),
+    /// It never changes.
+    Const(u64),
+    /// It counts the ticks of a clock of this many Hz.
+    Clock(u64),
+}
+
+/// How accesses to one register are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegPolicy {
+    /// Reads.
+    pub read: ReadPolicy,
+    /// Writes: `None` waits for the device, `Some(mask)` does not, and may change the shadows in the mask.
+    pub posted: Option<u64>,
+    /// The access sizes for which this holds, as the sum of 1, 2, 4 and 8.
+    pub sizes: u8,
+}
+
+/// Most shadows that one device may have: a posted write names them by bit.
+pub const MAX_SHADOWS: usize = 64;
+
+/// Largest register window that gets a policy table; what lies behind it is synchronous.
+const MAX_POLICY_WINDOW: u64 = 1 << 20;
+
+/// The policy table of a plugin's spec: one entry for each aligned word of the window.
+///
+/// # Errors
+/// A text for the user if the spec has more shadows than a link can keep.
+pub fn policy_table(spec: &PluginSpec) -> Result<Vec<RegPolicy>, String> {
+    if spec.shadows.len() > MAX_SHADOWS {
+        return Err(format!(
+            "plugin {:?} has {} shadow registers; at most {MAX_SHADOWS} are possible",
+            spec.kind,
+            spec.shadows.len()
+        ));
+    }
+    let words = spec.window.min(MAX_POLICY_WINDOW).div_ceil(4) as usize;
+    let mut table = vec![RegPolicy::SYNC; words];
+    for r in &spec.registers {
+        let Some(entry) = table.get_mut((r.offset / 4) as usize).filter(|_| r.offset % 4 == 0) else { continue };
+        let read = match r.read {
+            spec::ReadPolicy::Sync => ReadPolicy::Sync,
+            spec::ReadPolicy::Shadow(i) => ReadPolicy::Shadow(i as u8),
+            spec::ReadPolicy::Const(v) => ReadPolicy::Const(v),
+            spec::ReadPolicy::Clock { hz } => ReadPolicy::Clock(hz),
+        };
+        let posted = match &r.write {
+            WritePolicy::Sync => None,
+            WritePolicy::Posted { shadows } => Some(shadows.iter().fold(0, |m, &s| m | 1 << s)),
+        };
+        *entry = RegPolicy { read, posted, sizes: r.sizes };
+    }
+    Ok(table)
+}
+
+impl RegPolicy {
+    /// What holds for an offset that the spec does not name.
+    pub const SYNC: Self = Self { read: ReadPolicy::Sync, posted: None, sizes: 15 };
+}
+
+impl<P: Port> Link<P> {
+    /// A link to a device that was not reset yet. `policy` has one entry for each aligned word of the window from offset 0; offsets past
+    /// its end are synchronous. `shadows` are the shadow registers' values before the reset, at most [`MAX_SHADOWS`].
+    pub fn new(name: String, port: P, policy: Vec<RegPolicy>, shadows: Vec<u64>, has_backend: bool) -> Self {
+        assert!(shadows.len() <= MAX_SHADOWS, "a posted write names shadows by bit");
+        for p in &policy {
+            assert!(
+                !matches!(p.read, ReadPolicy::Shadow(i) if usize::from(i) >= shadows.len()),
+                "{name}: a shadow out of range"
+            );
+        }
+        Self {
+            name,
+            port,
+            policy,
+            barrier: vec![NONE; shadows.len()],
+            shadows,
+            timers: Vec::new(),
+            requests: 0,
+            effects: 0,
+            hash: 0,
+            outstanding: None,
+            has_backend,
+            offers: VecDeque::new(),
+            offered: 0,
+        }
+    }
+
+    /// The policy for an access of `size` bytes at `offset`. Only whole, aligned words may go the short ways.
+    #[inline]
+    pub fn policy(&self, offset: u64, size: u8) -> RegPolicy {
+        match self.policy.get((offset >> 2) as usize) {
+            Some(p) if offset & 3 == 0 && p.sizes & size != 0 => *p,
+            _ => RegPolicy::SYNC,
+        }
+    }
+
+    /// The nearest armed timer: (guest time, id).
+    pub fn deadline(&self) -> Option<(u64, u32)> {
+        self.timers.iter().map(|&(id, t)| (t, id)).min()
+    }
+
+    /// Removes a timer that is about to fire.
+    pub fn take_timer(&mut self, id: u32) {
+        self.timers.retain(|t| t.0 != id);
+    }
+
+    /// Whether messages may arrive that no request of ours is waiting for.
+    #[inline]
+    pub fn must_poll(&self) -> bool {
+        self.outstanding.is_some() || self.has_backend
+    }
+
+    /// Sends a request and keeps the books. A posted write that may change shadows raises their barriers.
+    pub fn send(&mut self, vtime: u64, request: Request<'_>, may_change: u64) -> Result<u64, PortError> {
+        let seq = self.port.send(vtime, request)?;
+        assert_eq!(seq, self.requests, "requests are numbered without gaps");
+        self.requests += 1;
+        if !request.is_synchronous() {
+            self.outstanding = Some(seq);
+            for (i, b) in self.barrier.iter_mut().enumerate() {
+                if may_change >> i & 1 == 1 {
+                    *b = seq;
+                }
+            }
+        }
+        Ok(seq)
+    }
+
+    /// Applies one effect to this link's own state.
+    fn apply(&mut self, cause: u64, effect: Effect, check: u64) -> Result<Consumed, PortError> {
+        if cause >= self.requests {
+            return Err(self.bad(format!("an effect names request {cause}, but only {} were sent", self.requests)));
+        }
+        self.effects += 1;
+        self.hash = fold(self.hash, check);
+        Ok(match effect {
+            Effect::Line { pin, level } => Consumed::Line(pin, level),
+            Effect::Publish { shadow, value } => {
+                let Some(slot) = self.shadows.get_mut(shadow as usize) else {
+                    return Err(self.bad(format!("it publishes shadow {shadow}, which its spec does not have")));
+                };
+                *slot = value;
+                Consumed::Shadow
+            }
+            Effect::Arm { id, vtime } => {
+                self.take_timer(id);
+                if self.timers.len() >= 64 {
+                    return Err(self.bad("it armed more than 64 timers".into()));
+                }
+                self.timers.push((id, vtime));
+                Consumed::Deadline
+            }
+            Effect::Disarm { id } => {
+                self.take_timer(id);
+                Consumed::Deadline
+            }
+            Effect::Reply { value } => Consumed::Answer(Some(value)),
+            Effect::Ack => Consumed::Answer(None),
+        })
+    }
+
+    /// Takes the next effect whose cause is at most `max_cause`, if it is there. Offers and side messages in front of it are dealt with.
+    pub fn take_effect(&mut self, max_cause: u64) -> Result<Option<(Consumed, u64)>, PortError> {
+        loop {
+            let mut accept = |m: &Incoming| !matches!(m, Incoming::Effect { cause, .. } if *cause > max_cause);
+            match self.port.next_if(&mut accept)? {
+                None => return Ok(None),
+                Some(Incoming::Effect { cause, effect, check }) => {
+                    return Ok(Some((self.apply(cause, effect, check)?, check)));
+                }
+                Some(Incoming::Offer { port, data }) => {
+                    self.offered += data.len();
+                    if self.offered > MAX_OFFERED {
+                        return Err(self.bad(format!("more than {MAX_OFFERED} bytes of host input wait for admission")));
+                    }
+                    self.offers.push_back((port, data));
+                }
+                Some(Incoming::Side) => {}
+                Some(Incoming::Fault(text)) => return Err(self.bad(format!("the device failed: {text}"))),
+            }
+        }
+    }
+
+    /// The next host input that waits for admission.
+    pub fn take_offer(&mut self) -> Option<(u64, Vec<u8>)> {
+        let o = self.offers.pop_front()?;
+        self.offered -= o.1.len();
+        Some(o)
+    }
+
+    /// Whether host input waits for admission.
+    pub fn has_offer(&self) -> bool {
+        !self.offers.is_empty()
+    }
+
+    /// The value of a shadow and the posted write that must be waited for before it may be used.
+    #[inline]
+    pub fn shadow(&self, i: u8) -> (u64, Option<u64>) {
+        let b = self.barrier[usize::from(i)];
+        (self.shadows[usize::from(i)], (b != NONE).then_some(b))
+    }
+
+    /// No posted write up to `seq` can change a shadow any more.
+    pub fn settle(&mut self, seq: u64) {
+        for b in &mut self.barrier {
+            if *b != NONE && *b <= seq {
+                *b = NONE;
+            }
+        }
+        if self.outstanding.is_some_and(|o| o <= seq) {
+            self.outstanding = None;
+        }
+    }
+
+    /// The value of a clock register at a guest time.
+    pub fn clock_value(hz: u64, vtime: u64) -> u64 {
+        VTime(vtime).ticks(hz)
+    }
+
+    fn bad(&self, what: String) -> PortError {
+        PortError::Bad { channel: self.name.clone(), what }
+    }
+}

@@ -1,0 +1,747 @@
+//! The run loop: slices of instructions between positions at which something happens.
+//!
+//! At each position, in this order: timer outputs, due deadlines, journaled entries (each followed by the deadlines that it made due),
+//! then the engine takes interrupts and runs. Recording chooses the positions of asynchronous effects; replaying takes them from the
+//! script. Nothing else may differ between the two.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use reprise_arm::bus::{Bus, GuestRam};
+use reprise_arm::engine::{Engine, StopReason};
+use reprise_arm::state::{Cpu, Position};
+use reprise_arm::statehash::register_hash;
+
+use crate::board::{Board, Power};
+use crate::clock::IdleMode;
+use reprise_channel::{EndReason, Request, fold};
+
+use crate::journal::{Anchor, Entry, Journal, Mark, Script, What};
+use crate::link::Consumed;
+use crate::port::Port;
+
+/// Limits and habits of one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// What an idle core does with time.
+    pub idle: IdleMode,
+    /// Instructions between register anchors.
+    pub anchor_every: u64,
+    /// Most instructions between two looks at the channels while something may arrive.
+    pub slice: u64,
+    /// Instructions between two looks at the control socket.
+    pub control_every: u64,
+    /// Messages between two progress entries.
+    pub messages_per_progress: u64,
+    /// End at this instruction count.
+    pub stop_at: Option<u64>,
+    /// While recording: move the looks at the channels about, by this seed, to show that it changes nothing.
+    pub jitter: Option<u64>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            idle: IdleMode::Warp,
+            anchor_every: 10_000_000,
+            slice: 4096,
+            control_every: 400_000,
+            messages_per_progress: 512,
+            stop_at: None,
+            jitter: None,
+        }
+    }
+}
+
+/// The outside world, as far as the run loop needs it.
+pub trait Host<P> {
+    /// Lets the world see how far the guest is, and says whether the machine is to stop now. Must not block.
+    fn look(&mut self, cpu: &Cpu, vtime: u64) -> Result<bool>;
+
+    /// Sleeps until a device offers input, the machine is to stop, or `limit` has passed (for ever if `None`).
+    fn sleep(&mut self, board: &Board<P>, limit: Option<Duration>) -> Result<()>;
+}
+
+/// What drives the machine.
+pub enum Mode<'a> {
+    /// Nothing is recorded.
+    Plain,
+    /// Asynchronous effects are consumed as they come, and journaled.
+    Record(&'a mut dyn Journal),
+    /// Asynchronous effects are consumed where the script says.
+    Replay(&'a mut dyn Script),
+}
+
+/// A replay that did not do what the recording did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Divergence {
+    /// Where.
+    pub pos: Position,
+    /// Instructions retired.
+    pub icount: u64,
+    /// Next instruction.
+    pub pc: u32,
+    /// What was compared.
+    pub what: String,
+    /// From the recording.
+    pub expected: String,
+    /// From the replay.
+    pub actual: String,
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Position { epoch, count, idle } = self.pos;
+        writeln!(
+            f,
+            "diverged at instruction {} (epoch {epoch}, count {count}, idle {idle}), pc {:#010x}: {}",
+            self.icount, self.pc, self.what
+        )?;
+        write!(f, "  recorded: {}\n  replayed: {}", self.expected, self.actual)
+    }
+}
+
+impl std::error::Error for Divergence {}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why; [`EndReason::Limit`] if `cut`.
+    pub reason: EndReason,
+    /// A replay came to the end of a recording that has no end of its own: it was cut short.
+    pub cut: bool,
+    /// Where.
+    pub pos: Position,
+    /// Instructions retired.
+    pub icount: u64,
+    /// Guest time.
+    pub vtime: u64,
+    /// Journal entries written or followed.
+    pub entries: u64,
+    /// The state hash that a replayed recording ended with.
+    pub recorded_hash: Option<[u8; 32]>,
+}
+
+/// A machine ready to run.
+pub struct Runner<'a, 'm, P> {
+    /// The core.
+    pub cpu: &'a mut Cpu,
+    /// Guest RAM.
+    pub ram: &'a GuestRam,
+    /// The engine.
+    pub engine: &'a mut dyn Engine,
+    /// All else.
+    pub board: &'a mut Board<P>,
+    /// The outside world.
+    pub host: &'a mut dyn Host<P>,
+    mode: Mode<'m>,
+    policy: Policy,
+    next_anchor: u64,
+    next_control: u64,
+    last_progress: (u64, u64),
+    pending: Option<Entry>,
+    script_done: bool,
+    entries: u64,
+    started: Instant,
+    started_vtime: u64,
+    rng: u64,
+}
+
+/// What a step of the loop decided.
+enum Flow {
+    Run,
+    End(EndReason),
+}
+
+impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
+    /// Puts a machine together. Devices must have been reset.
+    pub fn new(
+        cpu: &'a mut Cpu,
+        ram: &'a GuestRam,
+        engine: &'a mut dyn Engine,
+        board: &'a mut Board<P>,
+        host: &'a mut dyn Host<P>,
+        mode: Mode<'m>,
+        policy: Policy,
+    ) -> Self {
+        assert!(policy.slice > 0 && policy.anchor_every > 0 && policy.control_every > 0, "intervals are positive");
+        let (icount, vtime) = (cpu.icount, board.clock.vtime(cpu.icount));
+        Self {
+            cpu,
+            ram,
+            engine,
+            board,
+            host,
+            mode,
+            policy,
+            next_anchor: (icount / policy.anchor_every + 1) * policy.anchor_every,
+            next_control: icount,
+            last_progress: (icount, 0),
+            pending: None,
+            script_done: false,
+            entries: 0,
+            started: Instant::now(),
+            started_vtime: vtime,
+            rng: policy.jitter.unwrap_or(0) | 1,
+        }
+    }
+
+    /// The position now.
+    pub fn position(&self) -> Position {
+        self.cpu.pos()
+    }
+
+    fn vtime(&self) -> u64 {
+        self.board.clock.vtime(self.cpu.icount)
+    }
+
+    /// Runs until the machine ends. Divergence comes back as a [`Divergence`] inside the error.
+    pub fn run(&mut self) -> Result<Outcome> {
+        loop {
+            if let Flow::End(reason) = self.at_position()? {
+                return self.end(reason);
+            }
+            if self.cpu.waiting {
+                if let Flow::End(reason) = self.wait()? {
+                    return self.end(reason);
+                }
+            }
+            let budget = self.budget();
+            if budget == 0 {
+                self.stuck()?;
+                continue;
+            }
+            self.board.exit_always = self.next_is_near_epoch();
+            match self.engine.run(self.cpu, self.ram, self.board, budget) {
+                StopReason::Budget | StopReason::Exit => {}
+                StopReason::Wait => {
+                    if let Flow::End(reason) = self.wait()? {
+                        return self.end(reason);
+                    }
+                }
+                StopReason::Halt => return self.end(EndReason::Dead),
+            }
+            if let Some(e) = self.board.error.take() {
+                return Err(e.into());
+            }
+        }
+    }
+
+    /// Everything that is due at the present position.
+    fn at_position(&mut self) -> Result<Flow> {
+        self.fire_due()?;
+        match self.mode {
+            Mode::Replay(_) => self.follow_script()?,
+            Mode::Plain | Mode::Record(_) => self.poll()?,
+        };
+        if let Some(flow) = self.script_end()? {
+            return Ok(flow);
+        }
+        if let Some(p) = self.board.power {
+            return Ok(Flow::End(match p {
+                Power::Off => EndReason::PowerOff,
+                Power::Reset => EndReason::Reboot,
+            }));
+        }
+        if self.policy.stop_at.is_some_and(|n| self.cpu.icount >= n) {
+            return Ok(Flow::End(EndReason::Limit));
+        }
+        if self.cpu.icount >= self.next_control {
+            self.next_control = self.cpu.icount + self.policy.control_every;
+            if self.host.look(self.cpu, self.board.clock.vtime(self.cpu.icount))? {
+                return Ok(Flow::End(EndReason::Stopped));
+            }
+            self.throttle()?;
+        }
+        self.anchor_and_progress()?;
+        Ok(Flow::Run)
+    }
+
+    /// Timer outputs and due device timers, until nothing is due.
+    fn fire_due(&mut self) -> Result<()> {
+        let now = self.vtime();
+        for (ppi, level) in self.cpu.timer.lines(now).ppis() {
+            self.board.gic.set_ppi(0, ppi, level);
+        }
+        self.board.fire_due(now)?;
+        Ok(())
+    }
+
+    /// Instructions until the next thing that happens at a known count.
+    fn budget(&mut self) -> u64 {
+        let now = self.cpu.icount;
+        let mut until = self.next_anchor.min(self.next_control);
+        if let Some(n) = self.policy.stop_at {
+            until = until.min(n);
+        }
+        if let Some(t) = self.next_deadline() {
+            until = until.min(self.board.clock.icount_at(t));
+        }
+        match self.mode {
+            Mode::Replay(_) => {
+                if let Some(e) = &self.pending {
+                    if e.pos.epoch == self.cpu.epoch {
+                        until = until.min(self.cpu.epoch_start + e.pos.count);
+                    }
+                }
+            }
+            Mode::Plain | Mode::Record(_) => {
+                if self.board.links.iter().any(|l| l.must_poll()) {
+                    until = until.min(now + self.slice());
+                }
+            }
+        }
+        until.saturating_sub(now)
+    }
+
+    fn slice(&mut self) -> u64 {
+        if self.policy.jitter.is_none() {
+            return self.policy.slice;
+        }
+        1 + self.random() % (2 * self.policy.slice)
+    }
+
+    fn random(&mut self) -> u64 {
+        self.rng = fold(self.rng, 0x2545_f491_4f6c_dd1d);
+        self.rng
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        let device = self.board.deadline().map(|d| d.0);
+        let timer = self.cpu.timer.deadline(self.vtime());
+        [device, timer].into_iter().flatten().min()
+    }
+
+    /// Whether the script's next entry can lie at the start of the next epoch, so that the run loop must see that start.
+    fn next_is_near_epoch(&self) -> bool {
+        self.pending.as_ref().is_some_and(|e| e.pos.epoch > self.cpu.epoch)
+    }
+
+    // ---- recording ----
+
+    /// Looks at every channel that may have something, consumes it here and journals it.
+    fn poll(&mut self) -> Result<()> {
+        for d in 0..self.board.links.len() {
+            if self.board.links[d].must_poll() {
+                while self.consume_one(d)? {}
+                self.admit(d)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Consumes one effect that nothing waits for; journals it.
+    fn consume_one(&mut self, device: usize) -> Result<bool> {
+        let link = &mut self.board.links[device];
+        let done = match link.outstanding {
+            Some(seq) => link.port.passed(seq)?,
+            None => true,
+        };
+        let number = link.effects;
+        let Some((consumed, check)) = link.take_effect(u64::MAX)? else {
+            if done {
+                link.outstanding = None;
+            }
+            return Ok(false);
+        };
+        self.unasked(device, consumed)?;
+        let pos = self.position();
+        self.put(Entry { pos, what: What::Consumed { device, effect: number, check } })?;
+        self.board.deliver_queued(self.vtime())?;
+        self.fire_due()?;
+        Ok(true)
+    }
+
+    /// An answer that nobody waits for is a broken device.
+    fn unasked(&mut self, device: usize, consumed: Consumed) -> Result<()> {
+        if matches!(consumed, Consumed::Answer(_)) {
+            bail!("channel {}: the device answered a request that was not made", self.board.links[device].name);
+        }
+        self.board.carry_on(device, consumed);
+        Ok(())
+    }
+
+    /// Admits the host input that a device's backend has offered.
+    fn admit(&mut self, device: usize) -> Result<()> {
+        while let Some((port, data)) = self.board.links[device].take_offer() {
+            let (pos, vtime) = (self.position(), self.vtime());
+            let request = self.board.links[device].requests;
+            self.put(Entry { pos, what: What::Host { device, request, port, data: data.clone() } })?;
+            self.board.request(device, vtime, Request::Host { port, data: &data })?;
+            self.fire_due()?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, entry: Entry) -> Result<()> {
+        if let Mode::Record(j) = &mut self.mode {
+            self.entries += 1;
+            j.put(&entry)?;
+        }
+        Ok(())
+    }
+
+    fn anchor_and_progress(&mut self) -> Result<()> {
+        if self.cpu.icount >= self.next_anchor {
+            self.next_anchor += self.policy.anchor_every;
+            if matches!(self.mode, Mode::Record(_)) {
+                let (pos, anchor) = (self.position(), self.anchor());
+                self.put(Entry { pos, what: What::Anchor(anchor) })?;
+                self.progress()?;
+            }
+        }
+        if matches!(self.mode, Mode::Record(_))
+            && self.messages() - self.last_progress.1 >= self.policy.messages_per_progress
+        {
+            self.progress()?;
+        }
+        Ok(())
+    }
+
+    fn messages(&self) -> u64 {
+        self.board.links.iter().map(|l| l.requests + l.effects).sum::<u64>() + self.entries
+    }
+
+    fn anchor(&self) -> Anchor {
+        let io = self.board.links.iter().fold(self.board.local_hash, |h, l| fold(h, l.hash));
+        Anchor {
+            icount: self.cpu.icount,
+            pc: self.cpu.regs[15],
+            cpsr: self.cpu.cpsr(),
+            regs: register_hash(self.cpu),
+            io,
+        }
+    }
+
+    fn progress_entry(&self) -> Entry {
+        let marks =
+            self.board.links.iter().map(|l| Mark { requests: l.requests, effects: l.effects, hash: l.hash }).collect();
+        Entry { pos: self.position(), what: What::Progress { icount: self.cpu.icount, vtime: self.vtime(), marks } }
+    }
+
+    fn progress(&mut self) -> Result<()> {
+        let e = self.progress_entry();
+        self.put(e)?;
+        self.last_progress = (self.cpu.icount, self.messages());
+        Ok(())
+    }
+
+    // ---- replaying ----
+
+    /// Makes the next entry of the script known.
+    fn fetch(&mut self) -> Result<()> {
+        if self.pending.is_none() && !self.script_done {
+            if let Mode::Replay(s) = &mut self.mode {
+                self.pending = s.next()?;
+                self.script_done = self.pending.is_none();
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the script says for the present position. Ends stay pending.
+    fn follow_script(&mut self) -> Result<()> {
+        loop {
+            self.fetch()?;
+            let Some(e) = &self.pending else { return Ok(()) };
+            let pos = self.position();
+            if e.pos > pos || matches!(e.what, What::End { .. }) && e.pos == pos {
+                return Ok(());
+            }
+            if e.pos < pos {
+                let (want, what) = (e.pos, format!("{:?}", e.what));
+                return Err(self.diverged(
+                    "the position of the next recorded entry",
+                    format!("{what} at {want:?}"),
+                    format!("already at {pos:?}"),
+                ));
+            }
+            if matches!(e.what, What::Warp { .. }) {
+                return Ok(());
+            }
+            let e = self.pending.take().expect("looked at above");
+            self.entries += 1;
+            self.follow(e)?;
+        }
+    }
+
+    fn follow(&mut self, e: Entry) -> Result<()> {
+        match e.what {
+            What::Consumed { device, effect, check } => self.consume_scripted(device, effect, check),
+            What::Host { device, request, port, data } => {
+                let next = self.link(device)?.requests;
+                self.same("the number of the request that carries host input", request, next)?;
+                let vtime = self.vtime();
+                self.board.request(device, vtime, Request::Host { port, data: &data })?;
+                self.fire_due()
+            }
+            What::Anchor(want) => {
+                let got = self.anchor();
+                self.same("the register anchor", want, got)
+            }
+            What::Progress { .. } => {
+                let got = self.progress_entry().what;
+                self.same("the progress mark", e.what, got)
+            }
+            What::Warp { .. } | What::End { .. } => unreachable!("kept pending by follow_script"),
+        }
+    }
+
+    fn link(&mut self, device: usize) -> Result<&mut crate::link::Link<P>> {
+        self.board
+            .links
+            .get_mut(device)
+            .with_context(|| format!("the recording names channel {device}, which the machine does not have"))
+    }
+
+    /// Consumes one effect where the recording consumed it; waits for a late one.
+    fn consume_scripted(&mut self, device: usize, effect: u64, check: u64) -> Result<()> {
+        let next = self.link(device)?.effects;
+        self.same("the number of the effect consumed", effect, next)?;
+        let (consumed, got) = loop {
+            let link = self.link(device)?;
+            if let Some(c) = link.take_effect(u64::MAX)? {
+                break c;
+            }
+            if let Err(e) = link.port.wait() {
+                return Err(self.diverged(
+                    "an effect of a device",
+                    format!("effect {effect} of device {device}"),
+                    e.to_string(),
+                ));
+            }
+        };
+        self.same("the effect of a device", check, got)?;
+        self.unasked(device, consumed)?;
+        self.board.deliver_queued(self.vtime())?;
+        self.fire_due()
+    }
+
+    /// Whether the script ends here.
+    fn script_end(&mut self) -> Result<Option<Flow>> {
+        let Mode::Replay(_) = self.mode else { return Ok(None) };
+        match &self.pending {
+            Some(Entry { pos, what: What::End { reason, icount, .. } }) if *pos == self.position() => {
+                let (reason, want) = (*reason, *icount);
+                self.same("the instruction count at the end", want, self.cpu.icount)?;
+                Ok(Some(Flow::End(reason)))
+            }
+            None if self.script_done => Ok(Some(Flow::End(EndReason::Limit))),
+            _ => Ok(None),
+        }
+    }
+
+    /// A recorded entry that can't happen where the recording has it: the core would have to wait here and does not.
+    fn stuck(&mut self) -> Result<()> {
+        let pos = self.position();
+        match &self.pending {
+            Some(e) if (e.pos.epoch, e.pos.count) == (pos.epoch, pos.count) => {
+                let want = format!("{:?} at {:?}", e.what, e.pos);
+                Err(self.diverged("an idle wait", want, "the core runs".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn same<T: PartialEq + fmt::Debug>(&self, what: &str, want: T, got: T) -> Result<()> {
+        if want == got { Ok(()) } else { Err(self.diverged(what, format!("{want:x?}"), format!("{got:x?}"))) }
+    }
+
+    fn diverged(&self, what: &str, expected: String, actual: String) -> anyhow::Error {
+        let (pos, icount, pc) = (self.position(), self.cpu.icount, self.cpu.regs[15]);
+        Divergence { pos, icount, pc, what: what.into(), expected, actual }.into()
+    }
+
+    // ---- idle ----
+
+    /// Whether the core has a reason to leave WFI: an interrupt line, masked or not (ARM DDI 0406C B1.8.14).
+    fn wakes(&self) -> bool {
+        let (irq, fiq) = self.board.lines();
+        irq || fiq || !self.cpu.waiting
+    }
+
+    /// The core waits for an interrupt: guest time passes without instructions.
+    fn wait(&mut self) -> Result<Flow> {
+        loop {
+            if let Flow::End(r) = self.at_position()? {
+                return Ok(Flow::End(r));
+            }
+            if self.wakes() {
+                self.cpu.waiting = false;
+                return Ok(Flow::Run);
+            }
+            let flow = match self.mode {
+                Mode::Replay(_) => self.idle_replay()?,
+                Mode::Plain | Mode::Record(_) => self.idle_live()?,
+            };
+            if let Flow::End(r) = flow {
+                return Ok(Flow::End(r));
+            }
+        }
+    }
+
+    fn warp(&mut self, ns: u64) {
+        self.board.clock.add_warp(ns);
+        self.cpu.note_warp();
+    }
+
+    /// Guest time to the next deadline, if there is one.
+    fn to_deadline(&self) -> Option<u64> {
+        self.next_deadline().map(|t| t.saturating_sub(self.vtime()))
+    }
+
+    fn idle_replay(&mut self) -> Result<Flow> {
+        let here = self.pending.as_ref().filter(|e| e.pos == self.position()).map(|e| e.what.clone());
+        match (here, self.to_deadline()) {
+            (Some(What::Warp { ns }), left) => {
+                self.pending = None;
+                self.entries += 1;
+                match (ns, left) {
+                    (0, Some(left)) => self.warp(left),
+                    (0, None) => {
+                        return Err(self.diverged("an idle wait", "up to a deadline".into(), "no deadline".into()));
+                    }
+                    (ns, _) => self.warp(ns),
+                }
+                Ok(Flow::Run)
+            }
+            (None, Some(left)) if self.policy.idle == IdleMode::Warp => {
+                self.warp(left);
+                Ok(Flow::Run)
+            }
+            (here, left) => {
+                let want = format!("{:?}", here.or(self.pending.as_ref().map(|e| e.what.clone())));
+                Err(self.diverged("what ends an idle wait", want, format!("nothing to do, deadline {left:?}")))
+            }
+        }
+    }
+
+    fn idle_live(&mut self) -> Result<Flow> {
+        if self.drain()? {
+            return Ok(Flow::Run);
+        }
+        match (self.policy.idle, self.to_deadline()) {
+            (IdleMode::Warp, Some(left)) => self.warp(left),
+            (mode, left) => return self.idle_sleep(mode, left),
+        }
+        Ok(Flow::Run)
+    }
+
+    /// Waits until every posted write is done and consumes what they caused. True if there was anything.
+    fn drain(&mut self) -> Result<bool> {
+        let mut any = false;
+        for d in 0..self.board.links.len() {
+            if let Some(seq) = self.board.links[d].outstanding {
+                self.board.links[d].port.wait_passed(seq)?;
+                while self.consume_one(d)? {
+                    any = true;
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// Sleeps on the host's clock, or for input where guest time stands still.
+    fn idle_sleep(&mut self, mode: IdleMode, left: Option<u64>) -> Result<Flow> {
+        let ahead = match mode {
+            IdleMode::Warp => 0,
+            IdleMode::Realtime => (self.vtime() - self.started_vtime).saturating_sub(self.elapsed()),
+        };
+        let limit = match (mode, left) {
+            (IdleMode::Realtime, Some(left)) => {
+                let behind = self.elapsed().saturating_sub(self.vtime() - self.started_vtime);
+                Some((left + ahead).saturating_sub(behind))
+            }
+            _ => None,
+        };
+        if limit != Some(0) {
+            if matches!(self.mode, Mode::Record(_)) && self.messages() != self.last_progress.1 {
+                self.progress()?;
+            }
+            self.board.rest();
+            self.host.sleep(self.board, limit.map(Duration::from_nanos))?;
+            if self.host.look(self.cpu, self.board.clock.vtime(self.cpu.icount))? {
+                return Ok(Flow::End(EndReason::Stopped));
+            }
+        }
+        if mode == IdleMode::Realtime {
+            let passed = self.elapsed().saturating_sub(self.vtime() - self.started_vtime);
+            let (add, entry) = match left {
+                Some(left) if left <= passed || limit == Some(0) => (left, 0),
+                _ => (passed, passed),
+            };
+            if add > 0 {
+                let pos = self.position();
+                self.put(Entry { pos, what: What::Warp { ns: entry } })?;
+                self.warp(add);
+            }
+        }
+        Ok(Flow::Run)
+    }
+
+    fn elapsed(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    /// Keeps a realtime machine from running ahead of the host's clock. Only a delay: nothing to record.
+    fn throttle(&mut self) -> Result<()> {
+        if self.policy.idle == IdleMode::Realtime && !matches!(self.mode, Mode::Replay(_)) {
+            let ahead = (self.vtime() - self.started_vtime).saturating_sub(self.elapsed());
+            if ahead > 2_000_000 {
+                self.host.sleep(self.board, Some(Duration::from_nanos(ahead)))?;
+            }
+        }
+        Ok(())
+    }
+
+    // ---- the end ----
+
+    /// Brings everything to rest and writes or checks the last progress entry. The caller journals the end with its state hash.
+    fn end(&mut self, reason: EndReason) -> Result<Outcome> {
+        let mut recorded_hash = None;
+        let mut cut = false;
+        match self.mode {
+            Mode::Plain => {}
+            Mode::Record(_) => self.progress()?,
+            Mode::Replay(_) => {
+                self.fetch()?;
+                match self.pending.take() {
+                    Some(Entry { pos, what: What::End { reason: want, state_hash, .. } }) => {
+                        self.same("the reason and place of the end", (want, pos), (reason, self.position()))?;
+                        recorded_hash = Some(state_hash);
+                    }
+                    Some(e) if reason != EndReason::Stopped => {
+                        return Err(self.diverged(
+                            "the end of the execution",
+                            format!("{:?} at {:?}", e.what, e.pos),
+                            format!("{reason:?}"),
+                        ));
+                    }
+                    Some(_) => {}
+                    None => cut = self.script_done,
+                }
+            }
+        }
+        for link in &mut self.board.links {
+            if let Some(seq) = link.outstanding {
+                link.port.wait_passed(seq)?;
+            }
+        }
+        Ok(Outcome {
+            reason,
+            cut,
+            pos: self.position(),
+            icount: self.cpu.icount,
+            vtime: self.vtime(),
+            entries: self.entries,
+            recorded_hash,
+        })
+    }
+
+    /// Journals the end. Called after [`Runner::run`] with the hash of the final state.
+    pub fn put_end(&mut self, outcome: &Outcome, state_hash: [u8; 32]) -> Result<()> {
+        let what = What::End { reason: outcome.reason, icount: outcome.icount, vtime: outcome.vtime, state_hash };
+        self.put(Entry { pos: outcome.pos, what })
+    }
+}
