@@ -60,6 +60,7 @@ const E_SIZE_SHIFT: u32 = 35;
 const E_FETCHED: u64 = 1 << 37;
 
 /// What a 1 MiB region of a slot holds, so that a flush can skip most of them.
+const HAS_ANY: u8 = 8;
 const HAS_GLOBAL: u8 = 1;
 const HAS_BIG: u8 = 2;
 const HAS_SUPER: u8 = 4;
@@ -129,7 +130,7 @@ impl Slot {
     /// Removes what maps `va`, whatever its size; global entries always, others if `own`. True if a fetch had used one.
     fn drop_va(&mut self, va: u32, own: bool) -> bool {
         let region = self.region[(va >> 20) as usize];
-        if !own && region & HAS_GLOBAL == 0 {
+        if region & if own { HAS_ANY } else { HAS_GLOBAL } == 0 {
             return false;
         }
         let mut fetched = false;
@@ -163,6 +164,7 @@ impl Slot {
         }
         self.entry[page] = entry;
         let region = &mut self.region[(va >> 20) as usize];
+        *region |= HAS_ANY;
         if entry & E_GLOBAL != 0 {
             *region |= HAS_GLOBAL;
         }
@@ -171,7 +173,7 @@ impl Slot {
             3 => {
                 let first = (va >> 24 << 4) as usize;
                 let global = if entry & E_GLOBAL != 0 { HAS_GLOBAL } else { 0 };
-                self.region[first..first + 16].iter_mut().for_each(|r| *r |= HAS_SUPER | global);
+                self.region[first..first + 16].iter_mut().for_each(|r| *r |= HAS_ANY | HAS_SUPER | global);
             }
             // A section is found from any address inside it: its region has at least this entry.
             _ => *region |= HAS_BIG,
