@@ -492,10 +492,8 @@ impl CpuPort {
     #[inline]
     pub fn wait_event(&mut self, abort: &Abort<'_>) -> Result<Option<EventMsg<'_>>, ChannelError> {
         self.life.check()?;
-        if !self.events.poll() {
-            if wait_one(self.on_event(), &self.spin, None, abort, || {})? != Waited::Ready {
-                return Ok(None);
-            }
+        if !self.events.poll() && wait_one(self.on_event(), &self.spin, None, abort, || {})? != Waited::Ready {
+            return Ok(None);
         }
         self.try_event()
     }
@@ -604,10 +602,9 @@ impl DevicePort {
     #[inline]
     pub fn next_request(&mut self, abort: &Abort<'_>) -> Result<Option<RequestMsg<'_>>, ChannelError> {
         self.life.check()?;
-        if !self.requests.poll() {
-            if wait_one(self.on_request(), &self.spin, Some(self.active), abort, || {})? != Waited::Ready {
-                return Ok(None);
-            }
+        let active = Some(self.active);
+        if !self.requests.poll() && wait_one(self.on_request(), &self.spin, active, abort, || {})? != Waited::Ready {
+            return Ok(None);
         }
         self.try_request()
     }

@@ -422,9 +422,12 @@ impl<S: Space> Producer<S> {
     /// Wakes a reader that sleeps for a fuller ring, because this producer waits for it. To be called with the own wake word
     /// set and a fence made.
     pub fn kick(&self, side: Side) {
-        let wake = if side == Side::Tap { self.at.tap_wake } else { self.at.peer_wake };
-        if self.space.word(wake).load(Ordering::Relaxed) != AWAKE {
-            self.space.wake(self.at.produced);
+        let (theirs, own) = match side {
+            Side::Peer => (self.at.peer_wake, self.at.space_peer_wake),
+            Side::Tap => (self.at.tap_wake, self.at.space_tap_wake),
+        };
+        if self.space.word(theirs).load(Ordering::Relaxed) != AWAKE {
+            self.space.wake(own);
         }
     }
 }
@@ -492,7 +495,8 @@ impl<S: Space> Reader<S> {
         if is < self.seen {
             return Err(Problem::Backwards { cursor: "producer", was: self.seen, is });
         }
-        if is - self.released > self.at.capacity {
+        // It may lag behind slots that were taken by their number alone, so that it is below `released`.
+        if is > self.released + self.at.capacity {
             return Err(Problem::Beyond { cursor: "producer", is, limit: self.released + self.at.capacity });
         }
         self.seen = is;
@@ -654,22 +658,18 @@ impl<S: Space> Target<'_, S> {
         }
     }
 
-    /// Whether the wait is over; otherwise the value of the cursor that was seen.
+    /// Whether the wait is over; otherwise the values of the cursor and of the pressure word that were seen.
     #[inline]
-    pub fn ready(&self) -> Result<(), u64> {
+    pub fn ready(&self) -> Result<(), (u64, u64)> {
+        let pressure = self.pressure.map_or(AWAKE, |(word, _)| self.space.word(word).load(Ordering::Relaxed));
         let is = self.space.word(self.cursor).load(Ordering::Acquire);
-        if is >= self.value || self.pressed(is) { Ok(()) } else { Err(is) }
-    }
-
-    fn pressed(&self, produced: u64) -> bool {
-        self.pressure.is_some_and(|(word, released)| {
-            produced > released && self.space.word(word).load(Ordering::Relaxed) != AWAKE
-        })
+        let pressed = pressure != AWAKE && self.pressure.is_some_and(|(_, released)| is > released);
+        if is >= self.value || pressed { Ok(()) } else { Err((is, pressure)) }
     }
 }
 
 /// The most targets that one wait takes.
-pub const MAX_TARGETS: usize = 63;
+pub const MAX_TARGETS: usize = 42;
 
 /// Sleeps until one of the targets is ready.
 ///
@@ -688,15 +688,17 @@ pub fn sleep_until<S: Space, E>(
     }
     S::fence();
     armed();
-    let mut watches: Vec<Watch<'_, S>> = Vec::with_capacity(targets.len() * 2);
+    let mut watches: Vec<Watch<'_, S>> = Vec::with_capacity(targets.len() * 3);
     let result = 'wait: loop {
         watches.clear();
         for target in targets {
-            match target.ready() {
+            let (cursor, pressure) = match target.ready() {
                 Ok(()) => break 'wait Ok(()),
-                Err(seen) => watches.push((target.space, target.cursor, seen as u32)),
-            }
+                Err(seen) => seen,
+            };
+            watches.push((target.space, target.cursor, cursor as u32));
             watches.extend(target.closed.map(|word| (target.space, word, 0)));
+            watches.extend(target.pressure.map(|(word, _)| (target.space, word, pressure as u32)));
         }
         match check() {
             Ok(limit) => S::sleep(&watches, extra, limit),

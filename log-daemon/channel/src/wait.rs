@@ -181,13 +181,14 @@ enum Ended {
     Error(ChannelError),
 }
 
-/// Waits until one of the interests is ready. At most 63 (as many as the kernel waits for at once, with their closed words).
+/// Waits until one of the interests is ready. At most 42 (with what else they watch, as much as the kernel waits for at
+/// once).
 ///
 /// # Errors
 /// If one of the channels was closed, or its other end left, and nothing is ready.
 pub fn wait_many(interests: &[Interest<'_>], spin: &SpinPolicy, abort: &Abort<'_>) -> Result<Waited, ChannelError> {
     let targets = interests.iter().map(|interest| interest.target).collect::<Vec<_>>();
-    assert!(targets.len() <= crate::ring::MAX_TARGETS, "one wait takes at most 63 interests");
+    assert!(targets.len() <= crate::ring::MAX_TARGETS, "one wait takes at most 42 interests");
     wait(&targets, interests, spin, None, abort, || {})
 }
 
