@@ -125,24 +125,15 @@ fn wrong_plugins() {
     let out = run();
     assert_eq!(out.status.code(), Some(exit::CONFIG), "random bytes: {}", text(&out));
     assert!(text(&out).contains("libplugin_pl011.so") || text(&out).contains("pl011"), "{}", text(&out));
-    // A plugin of another ABI version: the C plugin of this test, compiled for a version that is not ours.
-    let source = rig.path("other.c");
-    fs::write(
-        &source,
-        "#include <reprise_device.h>\nstatic struct RepriseVtable v = { .abi_version = REPRISE_ABI_VERSION + 1, .struct_size = sizeof v };\n\
-         const struct RepriseVtable *reprise_plugin(void) { return &v; }\n",
-    )
-    .expect("written");
-    let include = xtask::paths::root().join("device-procs/sdk/include");
-    let cc = Command::new("cc")
-        .args(["-shared", "-fPIC", "-I"])
-        .arg(include)
+    // A plugin of another ABI version: the SDK's plugin in C, compiled for a version that is not ours.
+    let sdk = xtask::paths::root().join("device-procs/sdk");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-DTOY_ABI_VERSION=99", "-I"])
+        .arg(sdk.join("include"))
         .arg("-o")
         .arg(&plugin)
-        .arg(&source)
-        .output()
-        .expect("a C compiler");
-    assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
+        .arg(sdk.join("tests/c/toy.c"));
+    assert!(cc.status().expect("a C compiler").success());
     let out = run();
     assert_eq!(out.status.code(), Some(exit::CONFIG), "another ABI: {}", text(&out));
     assert!(text(&out).to_lowercase().contains("abi"), "{}", text(&out));
