@@ -1,4 +1,4 @@
-//! Assembles the bare-metal guest `hello`.
+//! Assembles the programs for ARM that the repository carries as images: the bare-metal guest `hello`, and the oracle's harness for qemu-arm.
 
 use crate::paths;
 use anyhow::{Context, Result, ensure};
@@ -18,14 +18,29 @@ pub fn image() -> PathBuf {
 /// # Errors
 /// No cross compiler, or it refuses the source.
 pub fn build(out: &Path) -> Result<()> {
-    ensure!(paths::tool(CC).is_some(), "assembling hello needs {CC}: install the package gcc-arm-linux-gnueabihf");
+    assemble("tests/guests/hello/hello.S", 0x8001_0000, out)
+}
+
+/// Assembles all images anew, in place.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_all() -> Result<()> {
+    build(&image())?;
+    assemble("tests/oracle/harness/harness.S", 0x8040_0000, &paths::root().join("tests/oracle/harness/harness.elf"))
+}
+
+fn assemble(source: &str, at: u32, out: &Path) -> Result<()> {
+    ensure!(paths::tool(CC).is_some(), "assembling {source} needs {CC}: install the package gcc-arm-linux-gnueabihf");
     let status = Command::new(CC)
-        .args(["-nostdlib", "-static", "-Wl,-Ttext=0x80010000,--build-id=none,-n,-s,-e,_start,-z,noexecstack", "-o"])
+        .args(["-nostdlib", "-static"])
+        .arg(format!("-Wl,-Ttext={at:#x},--build-id=none,-n,-s,-e,_start,-z,noexecstack"))
+        .arg("-o")
         .arg(out)
-        .arg(paths::root().join("tests/guests/hello/hello.S"))
+        .arg(paths::root().join(source))
         .status()
         .with_context(|| format!("starting {CC}"))?;
-    ensure!(status.success(), "{CC} refused hello.S ({status})");
+    ensure!(status.success(), "{CC} refused {source} ({status})");
     Ok(())
 }
 

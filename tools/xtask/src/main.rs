@@ -54,7 +54,7 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
-    /// Assemble the bare-metal guest into configs/images (needs an ARM cross compiler).
+    /// Assemble the bare-metal guest and the oracle's harness, which the repository carries as images (needs an ARM cross compiler).
     Hello,
 }
 
@@ -87,6 +87,6 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Command::Hello => hello::build(&hello::image()),
+        Command::Hello => hello::build_all(),
     }
 }
