@@ -64,7 +64,8 @@ pub(crate) enum Place {
     MemorySize,
     Alias(usize),
     NsPerInsn,
-    Gic,
+    GicDist,
+    GicCpu,
     Spis,
     Kernel,
     Dtb,
@@ -228,11 +229,11 @@ impl<'a> Reader<'a> {
             Ok(SizeFile::Text(text)) => parse_size(&text).map_err(|what| {
                 self.source.error(self.at[&place], what, "write it as \"512M\" or as a number of bytes")
             }),
-            Err(e) => Err(ConfigError {
-                what: "this is no size".into(),
-                fix: "write it as \"512M\" or as a number of bytes".into(),
-                ..e
-            }),
+            Err(_) => Err(self.source.error(
+                self.at[&place],
+                "this is no size",
+                "write it as \"512M\" or as a number of bytes",
+            )),
         }
     }
 
@@ -263,9 +264,9 @@ impl<'a> Reader<'a> {
             memory.aliases.push(Alias { at: self.get(Place::Alias(i), alias.at)?, size, offset });
         }
         let gic = Gic {
-            cpu: self.get(Place::Gic, file.gic.cpu)?,
-            cpu_size: self.opt(Place::Gic, file.gic.cpu_size, 0x2000)?,
-            dist: self.get(Place::Gic, file.gic.dist)?,
+            cpu_size: self.opt(Place::GicCpu, file.gic.cpu_size, 0x2000)?,
+            cpu: self.get(Place::GicCpu, file.gic.cpu)?,
+            dist: self.get(Place::GicDist, file.gic.dist)?,
             spis: self.get(Place::Spis, file.gic.spis)?,
         };
         let mut bus = Vec::new();
@@ -388,12 +389,10 @@ impl<'a> Reader<'a> {
         for (j, (pin, to)) in file.lines.0.iter().enumerate() {
             let pin = match self.get(Place::DeviceLine(i, j), pin) {
                 Ok(pin) => resolve_pin(pin),
-                Err(e) => {
-                    return Err(ConfigError {
-                        what: "this is no pin".into(),
-                        fix: "a pin is a name such as \"irq\", or a number".into(),
-                        ..e
-                    });
+                Err(_) => {
+                    let at = self.at[&Place::DeviceLine(i, j)];
+                    let fix = "a pin is a name such as \"irq\", or a number";
+                    return Err(self.source.error(at, "this is no pin", fix));
                 }
             };
             let to = match self.get(Place::DeviceTarget(i, j), to)? {
@@ -556,13 +555,10 @@ fn check_gic(m: &Machine) -> Result<(), Problem> {
     }
     let Gic { dist, cpu, cpu_size, spis } = &m.gic;
     let fits = |at: u64, size: u64| at % 0x100 == 0 && at < 0x10_0000 && m.cpu.periphbase + at + size <= SPACE;
-    if !fits(*dist, GIC_DIST_SIZE)
-        || !(0x100..=0x2_0000).contains(cpu_size)
-        || cpu_size % 0x100 != 0
-        || !fits(*cpu, *cpu_size)
-    {
+    let cpu_fits = (0x100..=0x2_0000).contains(cpu_size) && cpu_size % 0x100 == 0 && fits(*cpu, *cpu_size);
+    if !fits(*dist, GIC_DIST_SIZE) || !cpu_fits {
         return problem(
-            Place::Gic,
+            if cpu_fits { Place::GicDist } else { Place::GicCpu },
             "the GIC can't lie there",
             "give offsets from periphbase, multiples of 0x100 below 1 MiB, as the CPU's manual names them",
         );
@@ -665,8 +661,8 @@ fn check_overlaps(m: &Machine) -> Result<(), Problem> {
     let rams = ranges.len();
     let (dist, dist_size) = m.gic_dist();
     let (cpu, cpu_size) = m.gic_cpu();
-    ranges.push(("the GIC distributor".to_owned(), dist, dist_size, Place::Gic));
-    ranges.push(("the GIC CPU interface".to_owned(), cpu, cpu_size, Place::Gic));
+    ranges.push(("the GIC distributor".to_owned(), dist, dist_size, Place::GicDist));
+    ranges.push(("the GIC CPU interface".to_owned(), cpu, cpu_size, Place::GicCpu));
     ranges.extend(
         m.devices.iter().enumerate().map(|(i, d)| (format!("\"{}\"", d.name), d.at, d.size, Place::DeviceAt(i))),
     );

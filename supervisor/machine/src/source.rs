@@ -136,8 +136,8 @@ impl Source {
             n => self.offset_of(line + n - 1, at.col),
         };
         let end = self.offset_of_end(base, error).max(offset);
-        let (offset, fix) = self.refine(base, offset, end, &error.code);
-        self.error(offset, error.code.to_string(), fix)
+        let (offset, what, fix) = self.refine(base, offset, end, &error.code);
+        self.error(offset, what, fix)
     }
 
     fn offset_of_end(&self, base: usize, error: &ron::error::SpannedError) -> usize {
@@ -149,21 +149,23 @@ impl Source {
     }
 
     /// `ron` stops behind the word it dislikes; point at the word itself, and say what would be right.
-    fn refine(&self, base: usize, offset: usize, end: usize, code: &ron::Error) -> (usize, String) {
+    fn refine(&self, base: usize, offset: usize, end: usize, code: &ron::Error) -> (usize, String, String) {
         let names = |expected: &[&str]| format!("it is one of: {}", expected.join(", "));
-        let (word, fix) = match code {
-            ron::Error::NoSuchStructField { expected, found, .. } => (found.as_str(), names(expected)),
-            ron::Error::NoSuchEnumVariant { expected, found, .. } => (found.as_str(), names(expected)),
-            ron::Error::DuplicateStructField { field, .. } => (*field, "remove one of the two".to_owned()),
-            ron::Error::MissingStructField { field, .. } => ("", format!("add `{field}: ...` here")),
-            ron::Error::Eof => ("", "the file ends too early: close what is open".to_owned()),
-            _ => ("", "a machine file is RON: see configs/machines/vexpress.ron".to_owned()),
+        let (word, what, fix) = match code {
+            ron::Error::NoSuchStructField { expected, found, .. } => (found.as_str(), format!("`{found}` is no key here"), names(expected)),
+            ron::Error::NoSuchEnumVariant { expected, found, .. } => {
+                (found.as_str(), format!("`{found}` is nothing that can stand here"), names(expected))
+            }
+            ron::Error::DuplicateStructField { field, .. } => (*field, code.to_string(), "remove one of the two".to_owned()),
+            ron::Error::MissingStructField { field, .. } => ("", format!("`{field}` is missing"), format!("add `{field}: ...` here")),
+            ron::Error::Eof => ("", "the file ends too early".to_owned(), "close what is open".to_owned()),
+            _ => ("", code.to_string(), "a machine file is RON: see configs/machines/vexpress.ron".to_owned()),
         };
         if word.is_empty() {
-            return (offset, fix);
+            return (offset, what, fix);
         }
         let found = self.text[base..end].rfind(word).map_or(offset, |at| base + at);
-        (found, fix)
+        (found, what, fix)
     }
 }
 

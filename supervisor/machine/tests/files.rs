@@ -1,28 +1,290 @@
 //! The machine files of the repository, and every way a machine file can be wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use reprise_machine::{Backend, Boot, ClockMode, LineTarget, Machine, Overrides, Pin, Source, resolve};
+use reprise_machine::{
+    Backend, Boot, ClockMode, ConfigError, LineTarget, Machine, Overrides, Pin, Pins, Resolved, Source, Wire, WireTarget, resolve,
+};
 
-fn vexpress() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/machines/vexpress.ron")).unwrap()
+/// A small machine, one part a line, so that a changed line's number is known.
+const GOOD: &str = r#"(
+    name: "test",
+    cpu: (model: "cortex-a15", periphbase: 0x2c000000),
+    memory: (base: 0x80000000, size: "64M"),
+    clock: (mode: warp, ns_per_insn: (1, 1)),
+    gic: (dist: 0x1000, cpu: 0x2000, spis: 64),
+    boot: linux(kernel: "zImage", dtb: "a.dtb", append: "x"),
+    devices: [
+        (name: "uart0", plugin: "pl011", at: 0x1c090000, size: 0x1000, lines: {"irq": spi(5)}, backend: console),
+        (name: "timer", plugin: "sp804", at: 0x1c110000, size: 0x1000, lines: {0: device("uart0", "cts")}, config: (hz: 1, m: {1: 2})),
+    ],
+    bus: [(at: 0x10000000, size: 0x10000000)],
+    limits: (arena: "64K"),
+)
+"#;
+
+fn read(text: &str) -> Result<Resolved, ConfigError> {
+    resolve(Source::new("dir/m.ron", text.as_bytes().to_vec())?, &Overrides::default())
 }
 
-fn overrides() -> Overrides {
+/// Changes the good machine, which must then fail at this place with words that hold these.
+fn fails(from: &str, to: &str, at: (usize, usize), what: &str) {
+    assert_eq!(GOOD.matches(from).count(), 1, "{from} is not unique");
+    let text = GOOD.replace(from, to);
+    let error = read(&text).expect_err(to);
+    let printed = error.to_string();
+    assert_eq!((error.line, error.column), at, "{to}: {printed}");
+    assert!(printed.starts_with(&format!("dir/m.ron:{}:{}: ", at.0, at.1)), "{printed}");
+    assert!(printed.contains(what), "{to}: {printed}");
+    assert!(!error.fix.is_empty(), "{printed}");
+}
+
+fn repository(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/machines").join(file)
+}
+
+fn open(file: &str, overrides: &Overrides) -> Resolved {
+    let path = repository(file);
+    let bytes = std::fs::read(&path).unwrap();
+    resolve(Source::new(path, bytes).unwrap(), overrides).map_err(|e| e.to_string()).unwrap()
+}
+
+fn linux() -> Overrides {
     Overrides { kernel: Some("zImage".into()), dtb: Some("a.dtb".into()), ..Overrides::default() }
 }
 
 #[test]
-fn vexpress_resolves() {
-    let source = Source::new("machines/vexpress.ron", vexpress().into_bytes()).unwrap();
-    let machine = resolve(source, &overrides()).map_err(|e| e.to_string()).unwrap().machine;
-    assert_eq!(machine.devices.len(), 10);
+fn vexpress_is_the_board_that_its_device_tree_describes() {
+    let machine = open("vexpress.ron", &linux()).machine;
     assert_eq!(machine.memory.size, 512 << 20);
-    assert_eq!(machine.gic_dist(), (0x2c00_1000, 0x1000));
-    let uart = &machine.devices[machine.device_index("uart0").unwrap()];
-    assert_eq!((uart.at, uart.backend), (0x1c09_0000, Backend::Console));
-    assert_eq!((&uart.lines[0].pin, &uart.lines[0].to), (&Pin::Name("irq".into()), &LineTarget::Spi(5)));
+    assert_eq!((machine.gic_dist(), machine.gic_cpu()), ((0x2c00_1000, 0x1000), (0x2c00_2000, 0x2000)));
+    let spi = |name: &str| {
+        let device = &machine.devices[machine.device_index(name).unwrap()];
+        let spi = device.lines.iter().find_map(|l| match l.to {
+            LineTarget::Spi(n) => Some(n),
+            _ => None,
+        });
+        (device.at, spi)
+    };
+    assert_eq!(spi("sysreg"), (0x1c01_0000, None));
+    assert_eq!(spi("sysctl"), (0x1c02_0000, None));
+    for n in 0..4 {
+        assert_eq!(spi(&format!("uart{n}")), (0x1c09_0000 + u64::from(n) * 0x1_0000, Some(5 + n)));
+    }
+    assert_eq!(spi("watchdog"), (0x1c0f_0000, Some(0)));
+    assert_eq!(spi("timer01"), (0x1c11_0000, Some(2)));
+    assert_eq!(spi("timer23"), (0x1c12_0000, Some(3)));
+    assert_eq!(spi("rtc"), (0x1c17_0000, Some(4)));
     assert_eq!(machine.clock.mode, ClockMode::Warp);
-    assert!(matches!(&machine.boot, Boot::Linux(l) if l.append == "console=ttyAMA0 maxcpus=1"));
-    assert_eq!(Machine::from_text(&machine.to_text()).unwrap(), machine);
+    assert!(matches!(&machine.boot, Boot::Linux(l) if l.append == "console=ttyAMA0 maxcpus=1" && l.initrd.is_none()));
+}
+
+#[test]
+fn a_machine_survives_its_text() {
+    for machine in [open("vexpress.ron", &linux()).machine, open("hello.ron", &Overrides::default()).machine, read(GOOD).unwrap().machine] {
+        assert_eq!(Machine::from_text(&machine.to_text()).unwrap(), machine);
+    }
+}
+
+#[test]
+fn a_machine_text_is_checked_like_a_file() {
+    let text = read(GOOD).unwrap().machine.to_text();
+    assert!(Machine::from_text(&text.replace("67108864", "67108863")).unwrap_err().contains("impossible"));
+    assert!(Machine::from_text(&text.replace("name: \"timer\"", "name: \"uart0\"")).is_err());
+    assert!(Machine::from_text(&text.replacen("name", "nome", 1)).is_err());
+    assert!(Machine::from_text("").is_err());
+}
+
+#[test]
+fn the_hello_image_fits_its_machine() {
+    let machine = open("hello.ron", &Overrides::default()).machine;
+    let Boot::Image(image) = &machine.boot else { panic!("hello boots an image") };
+    let bytes = std::fs::read(&image.file).unwrap();
+    let images = reprise_machine::boot::Images { kernel: &bytes, ..Default::default() };
+    let plan = reprise_machine::boot::plan(&machine, &images).unwrap();
+    assert_eq!(plan.regs.pc, 0x8001_0000);
+}
+
+#[test]
+fn the_good_machine_is_good() {
+    let machine = read(GOOD).map_err(|e| e.to_string()).unwrap().machine;
+    assert_eq!(machine.devices[0].backend, Backend::Console);
+    assert_eq!(machine.devices[1].config, "(hz: 1, m: {1: 2})");
+    assert_eq!(machine.devices[0].config, "()");
+    assert_eq!(machine.devices[1].lines[0].pin, Pin::Number(0));
+    assert_eq!(machine.limits.arena, 64 << 10);
+    let Boot::Linux(boot) = &machine.boot else { panic!("it boots Linux") };
+    assert_eq!(boot.kernel, Path::new("dir/zImage"), "paths are relative to the file");
+}
+
+#[test]
+fn the_command_line_goes_before_the_file() {
+    let over = Overrides {
+        memory: Some(128 << 20),
+        kernel: Some("k".into()),
+        initrd: Some("i".into()),
+        append: Some("y".into()),
+        clock: Some(ClockMode::Realtime),
+        ..Overrides::default()
+    };
+    let machine = resolve(Source::new("dir/m.ron", GOOD.into()).unwrap(), &over).unwrap().machine;
+    assert_eq!((machine.memory.size, machine.clock.mode), (128 << 20, ClockMode::Realtime));
+    let Boot::Linux(boot) = &machine.boot else { panic!("it boots Linux") };
+    assert_eq!((boot.kernel.to_str(), boot.append.as_str()), (Some("k"), "y"));
+    let over = Overrides { memory: Some(1), ..Overrides::default() };
+    let error = resolve(Source::new("dir/m.ron", GOOD.into()).unwrap(), &over).unwrap_err();
+    assert!(error.to_string().starts_with("--memory: RAM of 1 bytes is impossible; "), "{error}");
+}
+
+#[test]
+fn unknown_and_missing_keys() {
+    fails("base: 0x80000000,", "bass: 0x80000000,", (4, 14), "`bass`");
+    fails("    clock:", "    clack:", (5, 5), "`clack`");
+    fails("size: 0x1000, lines: {\"irq\"", "size: 0x1000, wires: {\"irq\"", (9, 72), "`wires`");
+    fails("mode: warp", "mode: wrap", (5, 19), "`wrap`");
+    fails("boot: linux", "boot: minix", (7, 11), "`minix`");
+    fails("spi(5)", "sgi(5)", (9, 87), "`sgi`");
+    fails("backend: console", "backend: consol", (9, 105), "`consol`");
+    fails("\"cortex-a15\"", "\"cortex-a51\"", (3, 18), "cortex-a51");
+    fails(", spis: 64)", ")", (6, 36), "spis");
+    fails("kernel: \"zImage\", ", "", (7, 5), "--kernel");
+}
+
+#[test]
+fn keys_that_stand_twice() {
+    fails("    clock:", "    memory: (base: 0, size: 1),\n    clock:", (5, 5), "`memory` stands here twice; it is already at 4:5");
+    fails("spis: 64", "spis: 64, dist: 1", (6, 48), "`dist`");
+    fails("{\"irq\": spi(5)}", "{\"irq\": spi(5), r\"irq\": spi(6)}", (9, 95), "`r\"irq\"`");
+    fails("{1: 2}", "{1: 2, 0x1: 3}", (10, 134), "`0x1` stands here twice");
+    fails("(hz: 1,", "(hz: 1, hz: 2,", (10, 124), "`hz`");
+    fails("(hz: 1,", "(hz: 1, /* , hz: 2 */ \n hz : 2,", (11, 2), "`hz`");
+}
+
+#[test]
+fn impossible_sizes() {
+    fails("\"64M\"", "\"64Q\"", (4, 38), "`64Q` is no size");
+    fails("\"64M\"", "0", (4, 38), "RAM of 0 bytes");
+    fails("\"64M\"", "-5", (4, 38), "no size");
+    fails("\"64M\"", "1000", (4, 38), "multiple of 64 KiB");
+    fails("\"64M\"", "\"4G\"", (4, 38), "at most 2048 MiB");
+    fails("\"64M\"", "\"17179869184G\"", (4, 38), "too large");
+    fails("base: 0x80000000", "base: 0x80000001", (4, 20), "can't begin");
+    fails("size: 0x1000, lines: {\"irq\"", "size: 0, lines: {\"irq\"", (9, 64), "impossible");
+    fails("size: 0x1000, lines: {0:", "size: 0x1001, lines: {0:", (10, 64), "impossible");
+    fails("at: 0x1c110000", "at: 0xfffff004", (10, 46), "can't lie");
+    fails("spis: 64", "spis: 65", (6, 44), "65 SPIs");
+    fails("dist: 0x1000", "dist: 0x10", (6, 17), "GIC can't lie");
+    fails("(1, 1)", "(1, 0)", (5, 38), "1/0 ns");
+    fails("\"64K\"", "\"65K\"", (13, 21), "arena");
+    fails("size: 0x10000000)", "size: 0x10000001)", (12, 16), "bus range");
+}
+
+#[test]
+fn ranges_that_overlap() {
+    fails("at: 0x1c110000", "at: 0x1c090ffc", (10, 46), "overlaps \"uart0\" (0x1c090000..=0x1c090fff)");
+    fails("at: 0x1c110000", "at: 0x83fffffc", (10, 46), "overlaps RAM");
+    fails("at: 0x1c110000", "at: 0x2c001800", (10, 46), "overlaps the GIC distributor");
+    fails("at: 0x1c110000", "at: 0x2c003ffc", (10, 46), "overlaps the GIC CPU interface");
+    fails("cpu: 0x2000", "cpu: 0x1800", (6, 30), "overlaps the GIC distributor");
+    fails("bus: [(at: 0x10000000", "bus: [(at: 0x78000000", (12, 16), "overlaps RAM");
+    fails("size: \"64M\"", "size: \"64M\", aliases: [(at: 0x82000000, size: \"64M\")]", (4, 60), "overlaps RAM");
+    fails("size: \"64M\"", "size: \"64M\", aliases: [(at: 0, size: \"128M\")]", (4, 60), "more than there is");
+}
+
+#[test]
+fn names_pins_and_targets() {
+    fails("name: \"timer\"", "name: \"uart0\"", (10, 16), "two devices are called \"uart0\"");
+    fails("name: \"timer\"", "name: \"Timer!\"", (10, 16), "no device name");
+    fails("plugin: \"sp804\"", "plugin: \"../x\"", (10, 33), "no plugin name");
+    fails("spi(5)", "spi(64)", (9, 87), "no SPI 64");
+    fails("device(\"uart0\"", "device(\"uart1\"", (10, 83), "no device \"uart1\"; the devices are: uart0, timer");
+    fails("{0: device", "{-1: device", (10, 80), "no pin");
+    fails("config: (hz", "backend: console, config: (hz", (10, 117), "\"uart0\" has the console already");
+}
+
+#[test]
+fn what_is_no_ron() {
+    fails("devices: [", "devices: {", (8, 13), "");
+    fails("name: \"test\",", "name: \"test,", (3, 19), "");
+    let error = read(&GOOD[..GOOD.len() - 3]).unwrap_err();
+    assert!(error.line >= 13, "{error}");
+    assert_eq!(read("").unwrap_err().line, 1);
+    let deep = format!("({}", "[".repeat(100_000));
+    assert!(read(&deep).unwrap_err().to_string().contains("nest too deeply"));
+}
+
+#[test]
+fn bytes_that_are_no_text() {
+    let error = Source::new("m.ron", b"(\n  name: \"\xff\"".to_vec()).unwrap_err();
+    assert_eq!(error.to_string().split("; ").next(), Some("m.ron:2:10: this is no UTF-8 text"));
+    assert!(Source::new("m.ron", vec![b' '; (1 << 20) + 1]).is_err());
+}
+
+/// xorshift64*: the same bytes each time.
+fn noise(len: usize, mut state: u64) -> Vec<u8> {
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn a_mebibyte_of_noise_is_an_error() {
+    assert!(Source::new("m.ron", noise(1 << 20, 1)).is_err());
+    // The same as text, and out of RON's own characters, so that the scanner and the parser get to work.
+    for seed in 1..20 {
+        let ascii: Vec<u8> = noise(1 << 16, seed).iter().map(|b| b & 0x7f).collect();
+        assert!(resolve(Source::new("m.ron", ascii).unwrap(), &Overrides::default()).is_err());
+        let words = b"([{}]):,\"'r#/*\n 0x1ab_";
+        let ron: Vec<u8> = noise(1 << 14, seed).iter().map(|b| words[*b as usize % words.len()]).collect();
+        assert!(resolve(Source::new("m.ron", ron).unwrap(), &Overrides::default()).is_err());
+    }
+}
+
+#[test]
+fn no_changed_byte_makes_it_panic() {
+    for at in 0..GOOD.len() {
+        for byte in [b'(', b')', b'"', b',', b'0', b'x', b' ', b'{', b'/', b'*', b':', b'\''] {
+            let mut text = GOOD.as_bytes().to_vec();
+            text[at] = byte;
+            // An error or not: the place must be inside the text.
+            if let Err(e) = resolve(Source::new("m.ron", text).unwrap(), &Overrides::default()) {
+                assert!(e.line >= 1 && e.line <= 16 && e.column >= 1, "{e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pins_are_bound_by_name_and_number() {
+    let Resolved { machine, spans } = read(GOOD).unwrap();
+    let pins = |outputs: &[&str], inputs: &[&str]| Pins {
+        outputs: outputs.iter().map(|s| s.to_string()).collect(),
+        inputs: inputs.iter().map(|s| s.to_string()).collect(),
+    };
+    let good = [pins(&["dma", "irq"], &["cts"]), pins(&["irq"], &[])];
+    let wires = machine.wire(&good, Some(&spans)).unwrap();
+    let uart = Wire { device: 0, pin: 1, to: WireTarget::Spi(5) };
+    let timer = Wire { device: 1, pin: 0, to: WireTarget::Device { device: 0, pin: 0 } };
+    assert_eq!(wires, [uart, timer]);
+    let error = machine.wire(&[pins(&["dma"], &["cts"]), pins(&["irq"], &[])], Some(&spans)).unwrap_err();
+    assert_eq!(error, "dir/m.ron:9:80: \"uart0\" has no output pin \"irq\"; its output pins are: dma");
+    let error = machine.wire(&[pins(&["irq"], &[]), pins(&["irq"], &[])], Some(&spans)).unwrap_err();
+    assert_eq!(error, "dir/m.ron:10:83: \"uart0\" has no input pins; remove the line");
+    let error = machine.wire(&[pins(&["irq"], &["cts"]), pins(&[], &[])], None).unwrap_err();
+    assert_eq!(error, "\"timer\" has no output pins; remove the line");
+}
+
+#[test]
+fn errors_that_show_later_point_into_the_file() {
+    let Resolved { spans, .. } = read(GOOD).unwrap();
+    assert!(spans.kernel("x", "y").to_string().starts_with("dir/m.ron:7:25: x; y"));
+    assert!(spans.plugin(1, "x", "y").to_string().starts_with("dir/m.ron:10:33: "));
+    assert!(spans.config(1, Some((1, 6)), "x").to_string().starts_with("dir/m.ron:10:121: x"));
+    assert!(spans.config(1, None, "x").to_string().starts_with("dir/m.ron:10:116: x"));
+    let Resolved { spans, .. } = resolve(Source::new("dir/m.ron", GOOD.into()).unwrap(), &linux()).unwrap();
+    assert_eq!(spans.kernel("x", "y").to_string(), "--kernel: x; y");
 }

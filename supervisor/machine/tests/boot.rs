@@ -1,0 +1,221 @@
+//! Boot images laid out in memory, and device trees patched.
+
+use fdt::Fdt;
+use reprise_machine::boot::{BootError, Images, Part, Plan, plan};
+use reprise_machine::{Machine, Overrides, Source, resolve};
+use vm_fdt::{FdtReserveEntry, FdtWriter};
+
+fn machine(boot: &str, memory: &str) -> Machine {
+    let text = format!(
+        r#"(name: "t", cpu: (model: "cortex-a15", periphbase: 0x2c000000), memory: (base: 0x80000000, size: "{memory}"),
+            gic: (dist: 0x1000, cpu: 0x2000, spis: 32), boot: {boot})"#
+    );
+    resolve(Source::new("m.ron", text.into_bytes()).unwrap(), &Overrides::default()).map_err(|e| e.to_string()).unwrap().machine
+}
+
+fn linux(memory: &str) -> Machine {
+    machine(r#"linux(kernel: "k", dtb: "d", append: "console=ttyAMA0")"#, memory)
+}
+
+/// Something with a zImage's header.
+fn zimage(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0xa5; len];
+    bytes[0x24..0x28].copy_from_slice(&0x016f_2818_u32.to_le_bytes());
+    bytes[0x28..0x2c].copy_from_slice(&0_u32.to_le_bytes());
+    bytes[0x2c..0x30].copy_from_slice(&(len as u32).to_le_bytes());
+    bytes
+}
+
+/// A small tree of the shape of vexpress-v2p-ca15-tc1's: two cells each, phandles, interrupt maps, nested buses, reserved memory.
+fn board(cells: u32, with_memory: bool) -> Vec<u8> {
+    let mut w = FdtWriter::new_with_mem_reserv(&[FdtReserveEntry::new(0x8100_0000, 0x1000).unwrap()]).unwrap();
+    w.set_boot_cpuid_phys(0);
+    let root = w.begin_node("").unwrap();
+    w.property_string("model", "V2P-CA15").unwrap();
+    w.property_u32("interrupt-parent", 1).unwrap();
+    w.property_u32("#address-cells", cells).unwrap();
+    w.property_u32("#size-cells", cells).unwrap();
+    let chosen = w.begin_node("chosen").unwrap();
+    w.property_string("bootargs", "old").unwrap();
+    w.property_string("stdout-path", "serial0").unwrap();
+    w.property_array_u64("linux,initrd-start", &[7]).unwrap();
+    w.end_node(chosen).unwrap();
+    let memory = |w: &mut FdtWriter, name: &str| {
+        let node = w.begin_node(name).unwrap();
+        w.property_string("device_type", "memory").unwrap();
+        w.property_array_u64("reg", &[0x8000_0000, 0x4000_0000]).unwrap();
+        w.end_node(node).unwrap();
+    };
+    if with_memory {
+        memory(&mut w, "memory@80000000");
+        memory(&mut w, "memory@880000000");
+    }
+    let gic = w.begin_node("interrupt-controller@2c001000").unwrap();
+    w.property_null("interrupt-controller").unwrap();
+    w.property_phandle(1).unwrap();
+    w.end_node(gic).unwrap();
+    let bus = w.begin_node("bus@8000000").unwrap();
+    w.property_array_u32("interrupt-map", &[0, 0, 1, 0, 0, 4]).unwrap();
+    let uart = w.begin_node("serial@90000").unwrap();
+    w.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()]).unwrap();
+    w.end_node(uart).unwrap();
+    w.end_node(bus).unwrap();
+    w.end_node(root).unwrap();
+    w.finish().unwrap()
+}
+
+fn boot(machine: &Machine, dtb: &[u8], initrd: Option<&[u8]>) -> Result<Plan, BootError> {
+    let kernel = zimage(0x50_1234);
+    plan(machine, &Images { kernel: &kernel, dtb, initrd })
+}
+
+fn cells(plan: &Plan, tree: &Fdt<'_>, name: &str) -> u64 {
+    let value = tree.find_node("/chosen").unwrap().property(name).unwrap().value;
+    assert!(plan.loads.len() == 3);
+    value.iter().fold(0, |n, b| n << 8 | u64::from(*b))
+}
+
+#[test]
+fn linux_is_placed_and_told_where_everything_is() {
+    let initrd = vec![0x5a; 0x12_3457];
+    let plan = boot(&linux("512M"), &board(2, true), Some(&initrd)).unwrap();
+    let at: Vec<u64> = plan.loads.iter().map(|(at, _)| *at).collect();
+    assert_eq!(at, [0x8001_0000, 0x8800_0000, 0x8813_0000]);
+    assert_eq!(plan.loads[1].1, initrd);
+    assert_eq!((plan.regs.r, plan.regs.pc, plan.regs.cpsr, plan.regs.secure), ([0, u32::MAX, 0x8813_0000], 0x8001_0000, 0x1d3, true));
+    let tree = Fdt::new(&plan.loads[2].1).unwrap();
+    let memory: Vec<(usize, usize)> = tree.memory().regions().map(|r| (r.starting_address as usize, r.size.unwrap())).collect();
+    assert_eq!(memory, [(0x8000_0000, 512 << 20)]);
+    assert_eq!(tree.all_nodes().filter(|c| c.name.starts_with("memory")).count(), 1);
+    assert_eq!(tree.chosen().bootargs(), Some("console=ttyAMA0"));
+    assert_eq!(cells(&plan, &tree, "linux,initrd-start"), 0x8800_0000);
+    assert_eq!(cells(&plan, &tree, "linux,initrd-end"), 0x8800_0000 + initrd.len() as u64);
+}
+
+#[test]
+fn the_rest_of_the_tree_stays() {
+    let old = board(2, true);
+    let plan = boot(&linux("512M"), &old, None).unwrap();
+    let new = Fdt::new(&plan.loads[1].1).unwrap();
+    assert!(new.find_node("/chosen").unwrap().property("linux,initrd-start").is_none(), "there is no initrd");
+    assert_eq!(new.find_node("/chosen").unwrap().property("stdout-path").unwrap().as_str(), Some("serial0"));
+    assert_eq!(new.find_phandle(1).unwrap().name, "interrupt-controller@2c001000");
+    let reservations: Vec<(usize, usize)> = new.memory_reservations().map(|r| (r.address() as usize, r.size())).collect();
+    assert_eq!(reservations, [(0x8100_0000, 0x1000)]);
+    let old = Fdt::new(&old).unwrap();
+    let value = |t: &Fdt<'_>, path: &str, name: &str| t.find_node(path).unwrap().property(name).unwrap().value.to_vec();
+    for (path, name) in [("/bus@8000000", "interrupt-map"), ("/bus@8000000/serial@90000", "compatible")] {
+        assert_eq!(value(&new, path, name), value(&old, path, name));
+    }
+}
+
+#[test]
+fn patching_twice_is_patching_once() {
+    let once = boot(&linux("512M"), &board(2, true), None).unwrap();
+    let twice = boot(&linux("512M"), &once.loads[1].1, None).unwrap();
+    assert_eq!(once, twice);
+}
+
+#[test]
+fn trees_with_one_cell_and_without_memory_or_bootargs() {
+    let plan = boot(&linux("64M"), &board(1, false), Some(b"x")).unwrap();
+    let tree = Fdt::new(&plan.loads[2].1).unwrap();
+    let memory = tree.find_node("/memory@80000000").unwrap();
+    assert_eq!(memory.property("reg").unwrap().value, [0x80, 0, 0, 0, 4, 0, 0, 0]);
+    assert_eq!(cells(&plan, &tree, "linux,initrd-end"), 0x8200_0001);
+    let plain = machine(r#"linux(kernel: "k", dtb: "d")"#, "64M");
+    let plan = boot(&plain, &board(2, true), None).unwrap();
+    assert_eq!(Fdt::new(&plan.loads[1].1).unwrap().chosen().bootargs(), Some("old"), "an empty --append keeps the tree's");
+}
+
+#[test]
+fn what_is_no_kernel() {
+    let bad = |kernel: &[u8]| {
+        let error = plan(&linux("64M"), &Images { kernel, dtb: &board(2, true), initrd: None }).unwrap_err();
+        assert_eq!(error.part, Part::Kernel);
+        error.to_string()
+    };
+    assert!(bad(b"").contains("it is empty"));
+    assert!(bad(b"\x7fELF and more").contains("it is an ELF file"));
+    assert!(bad(&[0x27, 0x05, 0x19, 0x56, 0]).contains("U-Boot"));
+    assert!(bad(&[0x1f, 0x8b, 8]).contains("gzip"));
+    assert!(bad(&[0; 4096]).contains("no zImage header"));
+    assert!(bad(&zimage(4096)[..4000]).contains("cut short"));
+}
+
+#[test]
+fn memory_that_is_too_small() {
+    let error = boot(&linux("4M"), &board(2, true), None).unwrap_err();
+    assert_eq!(error.part, Part::Memory);
+    assert!(error.to_string().contains("4 MiB can't hold the boot images; give at least 16 MiB"), "{error}");
+    let error = boot(&linux("64M"), &board(2, true), Some(&vec![0; 40 << 20])).unwrap_err();
+    assert!(error.fix.contains("at least 73 MiB"), "{error}");
+}
+
+#[test]
+fn damaged_trees_are_errors() {
+    let good = board(2, true);
+    let bad = |dtb: &[u8]| assert_eq!(boot(&linux("64M"), dtb, None).unwrap_err().part, Part::Dtb);
+    bad(b"");
+    bad(b"\xd0\x0d\xfe\xed");
+    bad(&[0; 64]);
+    for len in 1..good.len() {
+        bad(&good[..len]);
+    }
+    bad(&vec![0; 3 << 20]);
+    // Any changed byte: an error or another tree, but no panic and nothing beyond RAM.
+    for at in 0..good.len() {
+        for bit in [0x01, 0x80, 0xff] {
+            let mut dtb = good.clone();
+            dtb[at] ^= bit;
+            if let Ok(plan) = boot(&linux("64M"), &dtb, None) {
+                assert!(plan.loads.iter().all(|(at, bytes)| *at >= 0x8000_0000 && at + bytes.len() as u64 <= 0x8400_0000));
+            }
+        }
+    }
+}
+
+/// An ELF file with one segment of four bytes for `paddr`, eight in memory.
+fn elf(paddr: u32, entry: u32) -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x01\x01\x01".to_vec();
+    bytes.resize(16, 0);
+    let half = |v: u16| v.to_le_bytes().to_vec();
+    let word = |v: u32| v.to_le_bytes().to_vec();
+    for part in [half(2), half(40), word(1), word(entry), word(52), word(0), word(0x500_0200)] {
+        bytes.extend(part);
+    }
+    for part in [52, 32, 1, 40, 0, 0] {
+        bytes.extend(half(part));
+    }
+    for part in [1, 84, 0xc000_0000, paddr, 4, 8, 5, 4] {
+        bytes.extend(word(part));
+    }
+    bytes.extend(b"code");
+    bytes
+}
+
+#[test]
+fn bare_metal_images() {
+    let raw = machine(r#"image(file: "i")"#, "1M");
+    let get = |m: &Machine, bytes: &[u8]| plan(m, &Images { kernel: bytes, ..Images::default() });
+    let plan = get(&raw, b"code").unwrap();
+    assert_eq!(plan.loads, [(0x8000_0000, b"code".to_vec())]);
+    assert_eq!((plan.regs.pc, plan.regs.cpsr, plan.regs.r), (0x8000_0000, 0x1d3, [0; 3]));
+    let placed = machine(r#"image(file: "i", load: 0x80008000, entry: 0x80008001)"#, "1M");
+    let plan = get(&placed, b"code").unwrap();
+    assert_eq!((plan.loads[0].0, plan.regs.pc, plan.regs.cpsr), (0x8000_8000, 0x8000_8000, 0x1f3), "bit 0 says Thumb");
+    let plan = get(&raw, &elf(0x8002_0000, 0x8002_0004)).unwrap();
+    assert_eq!(plan.loads, [(0x8002_0000, b"code\0\0\0\0".to_vec())]);
+    assert_eq!(plan.regs.pc, 0x8002_0004);
+    let bad = |m: &Machine, bytes: &[u8]| get(m, bytes).unwrap_err().to_string();
+    assert!(bad(&raw, b"").contains("empty"));
+    assert!(bad(&placed, &elf(0x8002_0000, 0x8002_0000)).contains("remove `load`"));
+    assert!(bad(&raw, &elf(0x7fff_fffc, 0x8000_0000)).contains("not all RAM"));
+    assert!(bad(&raw, &elf(0x800f_fffc, 0x8000_0000)).contains("not all RAM"));
+    assert!(bad(&raw, &elf(0x8002_0000, 0)).contains("entry"));
+    assert!(bad(&raw, &vec![0; (1 << 20) + 1]).contains("not all RAM"));
+    let good = elf(0x8002_0000, 0x8002_0000);
+    for len in 4..good.len() {
+        assert!(get(&raw, &good[..len]).is_err());
+    }
+}
