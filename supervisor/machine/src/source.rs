@@ -152,12 +152,18 @@ impl Source {
     fn refine(&self, base: usize, offset: usize, end: usize, code: &ron::Error) -> (usize, String, String) {
         let names = |expected: &[&str]| format!("it is one of: {}", expected.join(", "));
         let (word, what, fix) = match code {
-            ron::Error::NoSuchStructField { expected, found, .. } => (found.as_str(), format!("`{found}` is no key here"), names(expected)),
+            ron::Error::NoSuchStructField { expected, found, .. } => {
+                (found.as_str(), format!("`{found}` is no key here"), names(expected))
+            }
             ron::Error::NoSuchEnumVariant { expected, found, .. } => {
                 (found.as_str(), format!("`{found}` is nothing that can stand here"), names(expected))
             }
-            ron::Error::DuplicateStructField { field, .. } => (*field, code.to_string(), "remove one of the two".to_owned()),
-            ron::Error::MissingStructField { field, .. } => ("", format!("`{field}` is missing"), format!("add `{field}: ...` here")),
+            ron::Error::DuplicateStructField { field, .. } => {
+                (*field, code.to_string(), "remove one of the two".to_owned())
+            }
+            ron::Error::MissingStructField { field, .. } => {
+                ("", format!("`{field}` is missing"), format!("add `{field}: ...` here"))
+            }
             ron::Error::Eof => ("", "the file ends too early".to_owned(), "close what is open".to_owned()),
             _ => ("", code.to_string(), "a machine file is RON: see configs/machines/vexpress.ron".to_owned()),
         };

@@ -10,7 +10,10 @@ fn machine(boot: &str, memory: &str) -> Machine {
         r#"(name: "t", cpu: (model: "cortex-a15", periphbase: 0x2c000000), memory: (base: 0x80000000, size: "{memory}"),
             gic: (dist: 0x1000, cpu: 0x2000, spis: 32), boot: {boot})"#
     );
-    resolve(Source::new("m.ron", text.into_bytes()).unwrap(), &Overrides::default()).map_err(|e| e.to_string()).unwrap().machine
+    resolve(Source::new("m.ron", text.into_bytes()).unwrap(), &Overrides::default())
+        .map_err(|e| e.to_string())
+        .unwrap()
+        .machine
 }
 
 fn linux(memory: &str) -> Machine {
@@ -82,9 +85,13 @@ fn linux_is_placed_and_told_where_everything_is() {
     let at: Vec<u64> = plan.loads.iter().map(|(at, _)| *at).collect();
     assert_eq!(at, [0x8001_0000, 0x8800_0000, 0x8813_0000]);
     assert_eq!(plan.loads[1].1, initrd);
-    assert_eq!((plan.regs.r, plan.regs.pc, plan.regs.cpsr, plan.regs.secure), ([0, u32::MAX, 0x8813_0000], 0x8001_0000, 0x1d3, true));
+    assert_eq!(
+        (plan.regs.r, plan.regs.pc, plan.regs.cpsr, plan.regs.secure),
+        ([0, u32::MAX, 0x8813_0000], 0x8001_0000, 0x1d3, true)
+    );
     let tree = Fdt::new(&plan.loads[2].1).unwrap();
-    let memory: Vec<(usize, usize)> = tree.memory().regions().map(|r| (r.starting_address as usize, r.size.unwrap())).collect();
+    let memory: Vec<(usize, usize)> =
+        tree.memory().regions().map(|r| (r.starting_address as usize, r.size.unwrap())).collect();
     assert_eq!(memory, [(0x8000_0000, 512 << 20)]);
     assert_eq!(tree.all_nodes().filter(|c| c.name.starts_with("memory")).count(), 1);
     assert_eq!(tree.chosen().bootargs(), Some("console=ttyAMA0"));
@@ -100,7 +107,8 @@ fn the_rest_of_the_tree_stays() {
     assert!(new.find_node("/chosen").unwrap().property("linux,initrd-start").is_none(), "there is no initrd");
     assert_eq!(new.find_node("/chosen").unwrap().property("stdout-path").unwrap().as_str(), Some("serial0"));
     assert_eq!(new.find_phandle(1).unwrap().name, "interrupt-controller@2c001000");
-    let reservations: Vec<(usize, usize)> = new.memory_reservations().map(|r| (r.address() as usize, r.size())).collect();
+    let reservations: Vec<(usize, usize)> =
+        new.memory_reservations().map(|r| (r.address() as usize, r.size())).collect();
     assert_eq!(reservations, [(0x8100_0000, 0x1000)]);
     let old = Fdt::new(&old).unwrap();
     let value = |t: &Fdt<'_>, path: &str, name: &str| t.find_node(path).unwrap().property(name).unwrap().value.to_vec();
@@ -125,7 +133,11 @@ fn trees_with_one_cell_and_without_memory_or_bootargs() {
     assert_eq!(cells(&plan, &tree, "linux,initrd-end"), 0x8200_0001);
     let plain = machine(r#"linux(kernel: "k", dtb: "d")"#, "64M");
     let plan = boot(&plain, &board(2, true), None).unwrap();
-    assert_eq!(Fdt::new(&plan.loads[1].1).unwrap().chosen().bootargs(), Some("old"), "an empty --append keeps the tree's");
+    assert_eq!(
+        Fdt::new(&plan.loads[1].1).unwrap().chosen().bootargs(),
+        Some("old"),
+        "an empty --append keeps the tree's"
+    );
 }
 
 #[test]
@@ -169,7 +181,9 @@ fn damaged_trees_are_errors() {
             let mut dtb = good.clone();
             dtb[at] ^= bit;
             if let Ok(plan) = boot(&linux("64M"), &dtb, None) {
-                assert!(plan.loads.iter().all(|(at, bytes)| *at >= 0x8000_0000 && at + bytes.len() as u64 <= 0x8400_0000));
+                assert!(
+                    plan.loads.iter().all(|(at, bytes)| *at >= 0x8000_0000 && at + bytes.len() as u64 <= 0x8400_0000)
+                );
             }
         }
     }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use reprise_machine::{
-    Backend, Boot, ClockMode, ConfigError, LineTarget, Machine, Overrides, Pin, Pins, Resolved, Source, Wire, WireTarget, resolve,
+    Backend, Boot, ClockMode, ConfigError, LineTarget, Machine, Overrides, Pin, Pins, Resolved, Source, Wire,
+    WireTarget, resolve,
 };
 
 /// A small machine, one part a line, so that a changed line's number is known.
@@ -81,7 +82,11 @@ fn vexpress_is_the_board_that_its_device_tree_describes() {
 
 #[test]
 fn a_machine_survives_its_text() {
-    for machine in [open("vexpress.ron", &linux()).machine, open("hello.ron", &Overrides::default()).machine, read(GOOD).unwrap().machine] {
+    for machine in [
+        open("vexpress.ron", &linux()).machine,
+        open("hello.ron", &Overrides::default()).machine,
+        read(GOOD).unwrap().machine,
+    ] {
         assert_eq!(Machine::from_text(&machine.to_text()).unwrap(), machine);
     }
 }
@@ -152,7 +157,12 @@ fn unknown_and_missing_keys() {
 
 #[test]
 fn keys_that_stand_twice() {
-    fails("    clock:", "    memory: (base: 0, size: 1),\n    clock:", (5, 5), "`memory` stands here twice; it is already at 4:5");
+    fails(
+        "    clock:",
+        "    memory: (base: 0, size: 1),\n    clock:",
+        (5, 5),
+        "`memory` stands here twice; it is already at 4:5",
+    );
     fails("spis: 64", "spis: 64, dist: 1", (6, 48), "`dist`");
     fails("{\"irq\": spi(5)}", "{\"irq\": spi(5), r\"irq\": spi(6)}", (9, 95), "`r\"irq\"`");
     fails("{1: 2}", "{1: 2, 0x1: 3}", (10, 134), "`0x1` stands here twice");

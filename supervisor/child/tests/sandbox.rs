@@ -1,0 +1,325 @@
+//! The sandbox from inside: a child process enters it and tries things.
+//!
+//! Each try runs in a process of its own: this test program again, told by the environment what to try.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use reprise_child::control::FromChild;
+use reprise_child::sandbox::{Policy, Role, Stage, VIOLATION_EXIT, enter};
+use reprise_child::{CONTROL_FD, Peer, pair, syscall_name};
+
+const TRY: &str = "REPRISE_TEST_TRY";
+const DIR: &str = "REPRISE_TEST_DIR";
+
+/// What a try came to.
+#[derive(Debug, PartialEq)]
+enum Came {
+    /// It was allowed, and did what it should.
+    Done,
+    /// It was forbidden: the system call's name.
+    Forbidden(String),
+    /// The system refused it.
+    Refused,
+    /// The process ended in another way.
+    Otherwise(String),
+}
+
+fn policy(role: &str) -> Policy {
+    let dir = std::env::var(DIR).unwrap_or_else(|_| "/nonexistent".into());
+    let role = match role {
+        "cpu" => Role::Cpu,
+        "device" => Role::Device,
+        "log" => Role::Log { dir, write: true },
+        "read-log" => Role::Log { dir, write: false },
+        other => panic!("no role {other}"),
+    };
+    Policy { role, address_space: 8 << 30, descriptors: 64 }
+}
+
+/// Starts a child that enters stage `Attached` (and `Loaded`, if the try's name ends in `!`) and then makes the try.
+fn attempt(role: &str, what: &str, dir: &str) -> Came {
+    let (mut peer, theirs): (Peer, OwnedFd) = pair().unwrap();
+    let number = nix::fcntl::fcntl(&theirs, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(100)).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "inside", "--nocapture"]).env(TRY, format!("{role} {what}")).env(DIR, dir);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    // SAFETY: dup2 takes numbers only.
+    let place = move || match nix::errno::Errno::result(unsafe { libc::dup2(number, CONTROL_FD) }) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(e.into()),
+    };
+    // SAFETY: dup2 is async-signal-safe.
+    unsafe { command.pre_exec(place) };
+    let mut child = command.spawn().unwrap();
+    let exit = child.wait().unwrap();
+    drop(theirs);
+    // SAFETY: made above, and not used any more.
+    unsafe { libc::close(number) };
+    match exit.code() {
+        Some(0) => Came::Done,
+        Some(10) => Came::Refused,
+        Some(VIOLATION_EXIT) => match peer.receive_until(Instant::now() + Duration::from_secs(10)) {
+            Ok(FromChild::Violation { syscall }) => {
+                Came::Forbidden(syscall_name(syscall.into()).split(' ').next().unwrap().to_owned())
+            }
+            other => Came::Otherwise(format!("{other:?}")),
+        },
+        _ => Came::Otherwise(format!("{exit}")),
+    }
+}
+
+/// The child's side; nothing if this is an ordinary run of the tests.
+#[test]
+fn inside() {
+    let Ok(job) = std::env::var(TRY) else { return };
+    let (role, what) = job.split_once(' ').unwrap();
+    let (what, both) = what.strip_suffix('!').map_or((what, false), |w| (w, true));
+    let fds = Prepared::new();
+    let policy = policy(role);
+    enter(Stage::Attached, &policy).unwrap();
+    if both {
+        enter(Stage::Loaded, &policy).unwrap();
+    }
+    let code = match make(what, &fds) {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("{what}: {e}");
+            10
+        }
+    };
+    // SAFETY: ends the process without the test harness's own clean-up, which the sandbox need not allow.
+    unsafe { libc::_exit(code) };
+}
+
+/// What a child has open when it enters its sandbox.
+struct Prepared {
+    file: File,
+    socket: std::os::unix::net::UnixDatagram,
+}
+
+impl Prepared {
+    fn new() -> Self {
+        Self { file: tempfile::tempfile().unwrap(), socket: std::os::unix::net::UnixDatagram::unbound().unwrap() }
+    }
+}
+
+fn check(result: libc::c_long) -> std::io::Result<()> {
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A system call with up to four arguments.
+fn call(number: libc::c_long, a: usize, b: usize, c: usize, d: usize) -> std::io::Result<()> {
+    // SAFETY: the tries below pass numbers, or memory that is theirs.
+    check(unsafe { libc::syscall(number, a, b, c, d) })
+}
+
+fn map(length: usize, protection: libc::c_int, flags: libc::c_int, fd: i32) -> std::io::Result<usize> {
+    // SAFETY: a new mapping, away from all others.
+    match unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, 0) } {
+        libc::MAP_FAILED => Err(std::io::Error::last_os_error()),
+        at => Ok(at as usize),
+    }
+}
+
+/// Changes the protection of a new page.
+fn protect(from: libc::c_int, to: libc::c_int) -> std::io::Result<()> {
+    let page = map(4096, from, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+    call(libc::SYS_mprotect, page, 4096, to as usize, 0)
+}
+
+fn make(what: &str, fds: &Prepared) -> std::io::Result<()> {
+    let dir = std::env::var(DIR).unwrap_or_default();
+    let dir = std::path::Path::new(&dir);
+    let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let (read, write, exec) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
+    let file = fds.file.as_raw_fd();
+    let parent = std::os::unix::process::parent_id() as usize;
+    match what {
+        "ordinary" => ordinary(),
+        "read-file" => File::open("/proc/self/maps").map(drop),
+        "write-file" => File::create("/tmp/reprise-sandbox-test").map(drop),
+        "write-in-dir" => write_in(dir),
+        "read-in-dir" => {
+            let mut text = String::new();
+            File::open(dir.join("there"))?.read_to_string(&mut text)?;
+            std::fs::read_dir(dir)?.next().unwrap().map(drop)
+        }
+        "thread" => std::thread::Builder::new().spawn(|| ()).map(|t| t.join().unwrap()),
+        "socket" => std::net::UdpSocket::bind("127.0.0.1:0").map(drop),
+        "connect" => call(libc::SYS_connect, fds.socket.as_raw_fd() as usize, c"/x".as_ptr() as usize, 2, 0),
+        "send-to" => fds.socket.send_to(b"x", "/tmp/nobody").map(drop),
+        "ptrace" => call(libc::SYS_ptrace, libc::PTRACE_TRACEME as usize, 0, 0, 0),
+        "kill-parent" => call(libc::SYS_kill, parent, 0, 0, 0),
+        "tgkill-parent" => call(libc::SYS_tgkill, parent, parent, 0, 0),
+        // SAFETY: the new process, if there is one, ends at once.
+        "fork" => match unsafe { libc::fork() } {
+            // SAFETY: as above.
+            0 => unsafe { libc::_exit(0) },
+            n => check(n.into()),
+        },
+        "exec" => call(libc::SYS_execve, c"/bin/true".as_ptr() as usize, 0, 0, 0),
+        "truncate" => fds.file.set_len(0),
+        "allocate" => call(libc::SYS_fallocate, file as usize, 0, 0, 4096),
+        "memfd" => call(libc::SYS_memfd_create, c"x".as_ptr() as usize, 0, 0, 0),
+        "raise-limits" => {
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 64, 64).map_err(Into::into)
+        }
+        "type-for-the-user" => call(libc::SYS_ioctl, 0, libc::TIOCSTI as usize, c"x".as_ptr() as usize, 0),
+        "map-shared" => map(4096, read | write, libc::MAP_SHARED, file).map(drop),
+        "map-writable-code" => map(4096, read | write | exec, anonymous, -1).map(drop),
+        "map-code" => map(4096, read | exec, anonymous, -1).map(drop),
+        "make-code" => protect(read | write, read | exec),
+        "make-writable" => protect(read, read | write),
+        "make-read-only" => protect(read | write, read),
+        "punch-hole" => {
+            let page = map(4096, read | write, anonymous, -1)?;
+            call(libc::SYS_madvise, page, 4096, libc::MADV_REMOVE as usize, 0)
+        }
+        "load-library" => {
+            // SAFETY: libm's constructors do nothing that could matter here.
+            let handle = unsafe { libc::dlopen(c"libm.so.6".as_ptr(), libc::RTLD_NOW) };
+            if handle.is_null() { Err(std::io::ErrorKind::NotFound.into()) } else { Ok(()) }
+        }
+        "new-filter" => call(libc::SYS_seccomp, 0, 0, 0, 0),
+        other => panic!("no try {other}"),
+    }
+}
+
+fn write_in(dir: &std::path::Path) -> std::io::Result<()> {
+    let path = dir.join("new");
+    File::create(&path)?.write_all(b"x")?;
+    std::fs::rename(&path, path.with_extension("done"))?;
+    std::fs::create_dir(path.with_extension("dir"))?;
+    std::fs::read(path.with_extension("done")).map(drop)
+}
+
+/// What every child does all the time.
+fn ordinary() -> std::io::Result<()> {
+    let memory: Vec<Vec<u8>> = (0..64).map(|n| vec![n; 1 << 20]).collect();
+    assert_eq!(memory.iter().map(|m| u32::from(m[77])).sum::<u32>(), 63 * 32);
+    let mut growing = Vec::new();
+    for n in 0..200_000_u64 {
+        growing.push(n);
+    }
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_millis(2));
+    assert!(began.elapsed() >= Duration::from_millis(2));
+    std::thread::yield_now();
+    let map: std::collections::HashMap<u64, u64> = growing.iter().map(|n| (*n, n * n)).collect();
+    assert_eq!(map[&1000], 1_000_000);
+    let word = std::sync::atomic::AtomicU32::new(1);
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    // A time limit of 1 ms, so that the wait ends with an error of its own.
+    let wait = call(libc::SYS_futex, word.as_ptr() as usize, libc::FUTEX_WAIT as usize, 1, (&raw const time) as usize);
+    assert_eq!(wait.unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+    Ok(())
+}
+
+fn dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("there"), "text").unwrap();
+    dir
+}
+
+fn forbidden(role: &str, what: &str, syscalls: &[&str]) {
+    let dir = dir();
+    match attempt(role, what, dir.path().to_str().unwrap()) {
+        Came::Forbidden(name) if syscalls.contains(&name.as_str()) => {}
+        other => panic!("{role} {what}: {other:?}"),
+    }
+}
+
+fn allowed(role: &str, what: &str) {
+    let dir = dir();
+    assert_eq!(attempt(role, what, dir.path().to_str().unwrap()), Came::Done, "{role} {what}");
+}
+
+#[test]
+fn ordinary_work_is_allowed() {
+    for role in ["cpu", "device", "log", "read-log"] {
+        allowed(role, "ordinary");
+        allowed(role, "ordinary!");
+        allowed(role, "make-read-only!");
+    }
+}
+
+#[test]
+fn nobody_leaves_the_sandbox() {
+    let tries: [(&str, &[&str]); 16] = [
+        ("socket", &["socket"]),
+        ("connect", &["connect"]),
+        ("send-to", &["sendto"]),
+        ("ptrace", &["ptrace"]),
+        ("kill-parent", &["kill"]),
+        ("tgkill-parent", &["tgkill"]),
+        ("exec", &["execve"]),
+        ("truncate", &["ftruncate"]),
+        ("allocate", &["fallocate"]),
+        ("memfd", &["memfd_create"]),
+        ("raise-limits", &["prlimit64"]),
+        ("type-for-the-user", &["ioctl"]),
+        ("map-shared", &["mmap"]),
+        ("map-writable-code", &["mmap"]),
+        ("make-code", &["mprotect"]),
+        ("punch-hole", &["madvise"]),
+    ];
+    for (what, syscalls) in tries {
+        for role in ["cpu", "device", "log"] {
+            forbidden(role, what, syscalls);
+        }
+        forbidden("device", &format!("{what}!"), syscalls);
+    }
+    forbidden("device", "fork", &["clone", "fork"]);
+    forbidden("cpu", "fork", &["clone", "fork"]);
+}
+
+#[test]
+fn files_are_for_those_who_need_them() {
+    forbidden("cpu", "read-file", &["openat"]);
+    forbidden("cpu", "write-file", &["openat"]);
+    allowed("device", "read-file");
+    forbidden("device", "write-file", &["openat"]);
+    forbidden("device", "read-file!", &["openat"]);
+    for stage in ["", "!"] {
+        allowed("log", &format!("write-in-dir{stage}"));
+        allowed("log", &format!("read-in-dir{stage}"));
+        allowed("read-log", &format!("read-in-dir{stage}"));
+        forbidden("read-log", &format!("write-in-dir{stage}"), &["openat"]);
+    }
+}
+
+#[test]
+fn landlock_keeps_the_log_to_its_directory() {
+    // SAFETY: asks for a number.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1) };
+    if version < 1 {
+        eprintln!("skipped: this kernel has no landlock");
+        return;
+    }
+    let dir = dir();
+    let dir = dir.path().to_str().unwrap();
+    assert_eq!(attempt("log", "write-file", dir), Came::Refused);
+    assert_eq!(attempt("log", "read-file!", dir), Came::Refused);
+    assert_eq!(attempt("read-log", "read-file", dir), Came::Refused);
+}
+
+#[test]
+fn code_and_threads_come_before_the_second_stage() {
+    allowed("device", "load-library");
+    forbidden("device", "load-library!", &["openat"]);
+    forbidden("device", "map-code!", &["mmap"]);
+    forbidden("cpu", "map-code", &["mmap"]);
+    allowed("cpu", "thread");
+    allowed("log", "thread");
+    forbidden("device", "thread", &["mprotect", "clone"]);
+    forbidden("cpu", "thread!", &["mprotect", "clone"]);
+    forbidden("device", "make-writable", &["mprotect"]);
+    forbidden("cpu", "make-writable!", &["mprotect"]);
+    forbidden("log", "make-writable!", &["mprotect"]);
+    forbidden("device", "new-filter!", &["seccomp"]);
+}
