@@ -68,6 +68,7 @@ fn end_name(reason: EndReason) -> &'static str {
         EndReason::LogEnd => "log-end",
         EndReason::Diverged => "diverged",
         EndReason::Channel => "channel",
+        EndReason::Dead => "dead",
     }
 }
 
@@ -205,6 +206,7 @@ fn how_it_ended(cpu: &CpuFinished) -> String {
         EndReason::LogEnd => "the log ended",
         EndReason::Diverged => "the replay diverged",
         EndReason::Channel => "a channel broke",
+        EndReason::Dead => "the guest can never run again: it waits for an interrupt that nothing can raise",
     };
     let more = if cpu.text.is_empty() { String::new() } else { format!(": {}", cpu.text) };
     format!("{how} after {} instructions, {:.3} s of guest time{more}", cpu.icount, cpu.vtime as f64 / 1e9)
