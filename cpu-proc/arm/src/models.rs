@@ -53,7 +53,8 @@ impl Model {
     /// The identification registers by their architectural names (ARM DDI 0406C B4.1), as a recording's manifest lists them.
     pub fn id_registers(&self) -> Vec<(String, u32)> {
         let one = |name: &str, v: u32| (name.to_owned(), v);
-        let many = |name: &str, v: &[u32]| v.iter().enumerate().map(|(i, v)| (format!("{name}{i}"), *v)).collect::<Vec<_>>();
+        let many =
+            |name: &str, v: &[u32]| v.iter().enumerate().map(|(i, v)| (format!("{name}{i}"), *v)).collect::<Vec<_>>();
         let mut all = vec![one("MIDR", self.midr), one("CTR", self.ctr), one("MPIDR", self.mpidr)];
         all.extend(many("ID_PFR", &self.id_pfr));
         all.push(one("ID_DFR0", self.id_dfr0));

@@ -3,6 +3,7 @@
 use super::walk::{Leaf, Rights, Size};
 use super::{Access, MemType, Phys};
 use crate::bus::GuestRam;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
 /// 4 KiB pages in the 32-bit address space.
@@ -13,6 +14,8 @@ const REGIONS: usize = 1 << 12;
 pub const CONTEXTS: usize = 64;
 /// Entries of the first-guess index from key to slot.
 const GUESSES: usize = 256;
+/// Store paths to one physical page that are listed before stale ones are looked for.
+const MAX_WRITERS: usize = 64;
 /// `cur` when the current context has no slot (nothing was filled yet, or the MMU is off).
 const NONE: usize = usize::MAX;
 
@@ -205,6 +208,8 @@ pub struct Mmu {
     slots: Vec<Slot>,
     /// One bit per physical 4 KiB page that holds translated code.
     code: Vec<u64>,
+    /// By physical page: the (slot, virtual page) pairs that may have a store path to it. Never iterated over.
+    writers: HashMap<u32, Vec<(u8, u32)>>,
 }
 
 // SAFETY: the two pointers lead into boxes that `slots` owns (they move with it, their contents don't) or to a static.
@@ -241,6 +246,7 @@ impl Mmu {
             guess: Box::new([0; GUESSES]),
             slots: Vec::new(),
             code: Vec::new(),
+            writers: HashMap::new(),
         }
     }
 
@@ -450,7 +456,10 @@ impl Mmu {
         if !host.is_null() && mem == MemType::Normal && !slot.key.strict() {
             let addend = (host as u64).wrapping_sub(u64::from(va));
             match access {
-                Access::Write if !code => slot.write[(va >> 12) as usize] = addend,
+                Access::Write if !code => {
+                    slot.write[(va >> 12) as usize] = addend;
+                    self.note_writer(i, va >> 12, (pa >> 12) as u32);
+                }
                 Access::Read => slot.read[(va >> 12) as usize] = addend,
                 _ => {}
             }
@@ -528,13 +537,28 @@ impl Mmu {
             self.code.resize(page / 64 + 1, 0);
         }
         self.code[page / 64] |= 1 << (page % 64);
-        for slot in self.slots.iter_mut().filter(|s| s.live > 0) {
-            for &p in &slot.filled {
-                if slot.entry[p as usize] & E_PAGE == page as u64 {
-                    slot.write[p as usize] = 0;
-                }
+        for (i, p) in self.writers.remove(&(page as u32)).unwrap_or_default() {
+            let slot = &mut self.slots[usize::from(i)];
+            if slot.entry[p as usize] & E_PAGE == page as u64 {
+                slot.write[p as usize] = 0;
             }
         }
+    }
+
+    /// Remembers that slot `i` has a store path from virtual page `from` to physical page `to`.
+    fn note_writer(&mut self, i: usize, from: u32, to: u32) {
+        let list = self.writers.entry(to).or_default();
+        if list.contains(&(i as u8, from)) {
+            return;
+        }
+        if list.len() >= MAX_WRITERS {
+            let slots = &self.slots;
+            list.retain(|&(i, p)| {
+                let slot = &slots[usize::from(i)];
+                slot.write[p as usize] != 0 && slot.entry[p as usize] & E_PAGE == u64::from(to)
+            });
+        }
+        list.push((i as u8, from));
     }
 
     /// The page of `pa` holds no translated code any more.
