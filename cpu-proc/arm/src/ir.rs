@@ -197,9 +197,10 @@ pub enum Op {
     LdX,
     /// `R[d]` (high word `R[b]`) to `R[a] + imm`, as [`MemKind`] in `aux` says.
     StX,
-    /// Loads the slots in the mask `imm` (bit n is slot n) from ascending words from `R[a] + aux` on. All or nothing: an abort changes no slot.
+    /// Loads the slots in the mask `imm` (bit n is slot n, `b` of them) from ascending words from `R[a] + aux` on. All or nothing: an abort changes
+    /// no slot.
     Ldm,
-    /// Stores the slots in the mask `imm` to ascending words from `R[a] + aux` on. Bit 15 stores slot 15. Both pages are probed before the first store.
+    /// Stores the slots in the mask `imm` (`b` of them) to ascending words from `R[a] + aux` on. Bit 15 stores slot 15. Both pages are probed before the first store.
     Stm,
     /// Loads `b` words from `R[a] + aux` on into `ext[imm..]`. All or nothing.
     LdmExt,

@@ -69,7 +69,7 @@ impl<'a> SysCtx<'a> {
     /// Checks alignment (ARM DDI 0406C A3.2.1) and translates both ends of an access before anything is touched.
     fn pieces(&mut self, cpu: &mut Cpu, va: u32, kind: MemKind, write: bool) -> Result<Pieces, Abort> {
         let len = kind.bytes();
-        let natural = if kind.align == 0 { len } else { 1 << kind.align };
+        let natural = 1 << if kind.align == 0 { kind.natural } else { kind.align };
         let unaligned = va & (natural - 1) != 0;
         if unaligned && (kind.align != 0 || cpu.alignment_checked()) {
             return Err(Abort::alignment(va, write));

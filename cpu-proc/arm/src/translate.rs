@@ -4,6 +4,7 @@
 
 use crate::decode::{A32, Reg, T16, T32, is_wide};
 use crate::ir::{Block, FIRST_TEMP, HelperId, Hint, Insn, MAX_INSNS, MemKind, Op, PC_SLOT, SINK, Size, Uop};
+use crate::state::Cpu;
 
 pub mod alu;
 pub mod branch;
@@ -39,6 +40,23 @@ pub struct BlockMode {
 }
 
 impl BlockMode {
+    /// The mode that `cpu` is in now.
+    pub fn of(cpu: &Cpu) -> Self {
+        let vfp_access = cpu.cp10_allowed();
+        let cpacr = cpu.cp15.cpacr;
+        Self {
+            thumb: cpu.t,
+            it: cpu.it,
+            big_endian: cpu.e,
+            privileged: cpu.is_privileged(),
+            vfp_access,
+            vfp_enabled: cpu.fpexc & 1 << 30 != 0,
+            simd_enabled: cpacr & 1 << 31 == 0,
+            d32_enabled: cpacr & 1 << 30 == 0,
+            vfp_vectors: cpu.fpscr & 0x0037_0000 != 0,
+        }
+    }
+
     /// Packed for keys; distinct modes give distinct values below 2^16.
     pub fn pack(self) -> u32 {
         u32::from(self.it)
@@ -336,7 +354,7 @@ impl Builder {
 
     /// Loads the slots of `mask` from ascending words at `R[base] + off`; word alignment is required.
     pub fn load_multiple(&mut self, mask: u16, base: u8, off: u32) {
-        self.emit(Op::Ldm, SINK, base, 0, mask.into(), off);
+        self.emit(Op::Ldm, SINK, base, mask.count_ones() as u8, mask.into(), off);
         if self.mode.big_endian {
             for r in (0..16).filter(|r| mask >> r & 1 == 1) {
                 self.op3(Op::Rev, r, r, 0);
@@ -347,7 +365,7 @@ impl Builder {
     /// Stores the slots of `mask` to ascending words at `R[base] + off`; word alignment is required. For slot 15 the caller puts a value in [`PC_SLOT`].
     pub fn store_multiple(&mut self, mask: u16, base: u8, off: u32) {
         if !self.mode.big_endian {
-            return self.emit(Op::Stm, SINK, base, 0, mask.into(), off);
+            return self.emit(Op::Stm, SINK, base, mask.count_ones() as u8, mask.into(), off);
         }
         // Probe and alignment are those of the whole, so the words must still go in one micro-op: swap into place, store, swap back.
         let regs = || (0..16).filter(|r| mask >> r & 1 == 1);

@@ -1,1 +1,86 @@
-//! Placeholder.
+//! The micro-op interpreter: an [`Engine`] that runs cold code, the last instructions before an exact stop, and serves as the JIT's twin in tests.
+//!
+//! `cache` finds and makes blocks, `lower` specialises micro-ops for the loop, `exec` is the loop, and this file joins them: interrupts, stops,
+//! and the way from one block to the next.
+
+mod cache;
+mod exec;
+mod lower;
+
+use cache::{Cache, CodePtr, Fetch};
+use exec::{Next, Run};
+use reprise_arm::bus::{Bus, GuestRam};
+use reprise_arm::engine::{Engine, StopReason};
+use reprise_arm::state::Cpu;
+
+/// The interpreter. It holds translated blocks and nothing that a guest could see.
+#[derive(Default)]
+pub struct Interp {
+    cache: Cache,
+}
+
+impl Interp {
+    /// An interpreter with empty caches.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Blocks translated since the start, for statistics.
+    pub fn blocks_made(&self) -> u64 {
+        self.cache.made
+    }
+}
+
+impl Engine for Interp {
+    fn name(&self) -> &'static str {
+        "interp"
+    }
+
+    fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: u64) -> StopReason {
+        self.cache.adopt(cpu);
+        let end = cpu.icount.checked_add(budget).expect("the instruction count stays below 2^64");
+        let mut run = Run::new(&mut self.cache, cpu, ram, bus, end);
+        let mut link: Option<(CodePtr, usize)> = None;
+        let mut look = true;
+        loop {
+            if std::mem::take(&mut look) {
+                if let Some(stop) = run.attend() {
+                    return stop;
+                }
+            }
+            let left = run.left();
+            if left == 0 {
+                return StopReason::Budget;
+            }
+            let Some(code) = run.find() else {
+                look = true;
+                link = None;
+                continue;
+            };
+            let next = match code {
+                Fetch::Cached(code) if run.fits(code, left) => {
+                    if let Some((from, slot)) = link.take() {
+                        run.link(from, slot, code);
+                    }
+                    run.exec(code)
+                }
+                Fetch::Straddles(code) if run.fits(code, left) => run.exec(code),
+                _ => run.exec_some(left),
+            };
+            link = None;
+            match next {
+                Next::Lookup(from) => link = from,
+                Next::Event => {
+                    look = true;
+                    if run.take_exit() {
+                        return StopReason::Exit;
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.cache.flush();
+    }
+}
