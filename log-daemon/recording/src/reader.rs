@@ -360,9 +360,9 @@ impl Chunks<'_> {
         if !self.has_successor()? {
             return Ok(Step::Nothing);
         }
-        // The writer may have finished this segment between the two looks at it.
+        // The writer may have finished this segment, and begun the next, between the looks at them.
         match self.segment_len()? {
-            Some(now) if now > len => Ok(Step::Again),
+            Some(now) if now > len || (now > 0 && now == self.offset) => Ok(Step::Again),
             _ if self.offset == 0 => Err(self.header_fault(what)),
             _ => Err(self.chunk_fault(what)),
         }

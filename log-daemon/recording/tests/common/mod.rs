@@ -70,7 +70,7 @@ pub(crate) fn chunk(n: u64) -> Chunk {
         entry(1, at(20), journal::CONSUMED, 0, [2 * n, 0x0123_4567_89ab_cdef, 0, 0]),
         entry(2, at(500), journal::ANCHOR, 0, [0xc010_1234_6000_0013, 0xfeed_face_0000_0000 + n, icount - 10, 77 * n]),
         entry(3, at(510), journal::PROGRESS, 0, [icount, icount, 2, 0]),
-        entry(4, at(510), journal::MARK, 0, [cause + 1, 2 * n + 2, 0x1111_2222_3333_4444 * (n + 1), 5]),
+        entry(4, at(510), journal::MARK, 0, [cause + 1, 2 * n + 2, 0x1111_2222_3333_4444u64.wrapping_mul(n + 1), 5]),
         entry(5, at(510), journal::MARK, 3, [n + 1, n + 1, 0, 5]),
     ];
     chunk
