@@ -101,7 +101,8 @@ pub(crate) fn seal(payload: &[u8], version: Version, seq: u32, chain: [u8; 32], 
             payload.len()
         )));
     }
-    let packed = zstd::bulk::compress(payload, level).ok().filter(|p| p.len() < payload.len());
+    let packed = (level != 0).then(|| zstd::bulk::compress(payload, level).ok()).flatten();
+    let packed = packed.filter(|p| p.len() < payload.len());
     let (codec, stored) = packed.as_deref().map_or((CODEC_RAW, payload), |p| (CODEC_ZSTD, p));
     let header = ChunkHeader {
         version,

@@ -106,15 +106,16 @@ const SPARSE: u8 = 4; // bitmap of the non-zero ones (bit i of byte i/8), then t
 /// Appends `vals` in the smallest of the five layouts. The reader must know how many they are.
 pub(crate) fn put_column(out: &mut Vec<u8>, vals: &[u64]) {
     let first = vals.first().copied().unwrap_or(0);
-    if vals.iter().all(|&v| v == first) {
+    let widest = vals.iter().fold(0, |a, v| a | v);
+    let width = ((64 - widest.leading_zeros()) as usize).div_ceil(8);
+    // A single hash is shorter as it is than as a varint.
+    if vals.iter().all(|&v| v == first) && varint_len(first) <= (vals.len() * width).max(1) {
         out.push(if first == 0 { ZERO } else { SAME });
         if first != 0 {
             put_varint(out, first);
         }
         return;
     }
-    let widest = vals.iter().fold(0, |a, v| a | v);
-    let width = ((64 - widest.leading_zeros()) as usize).div_ceil(8);
     let set = vals.iter().filter(|&&v| v != 0).count();
     let fixed = vals.len() * width;
     let sparse = vals.len().div_ceil(8) + set * width;

@@ -24,7 +24,7 @@ pub enum Sync {
 pub struct WriterOptions {
     /// A segment that has grown to this many bytes is the last of its chunks; the next goes to a new one.
     pub segment_bytes: u64,
-    /// zstd level, 1..=19.
+    /// zstd level, 1..=19; 0 stores chunks as they are.
     pub level: i32,
     /// When to wait for the disk.
     pub sync: Sync,
