@@ -1,2 +1,110 @@
-//! Placeholder.
-fn main() {}
+//! `device-proc`: the process of one device. It is started by `supervisor`, never by hand.
+//!
+//! It attaches its channel, locks itself in, loads the one plugin from an inherited descriptor, narrows the sandbox once more, and says what
+//! the plugin is. From then on it takes requests from the channel, lets the plugin step, and sends back what comes of it; a backend joins the
+//! plugin's port 0 to the outside.
+//!
+//! *Waiting.* With nothing to do, the process sleeps on one futex: the request ring's, together with a bell in its own memory. A second
+//! thread blocks in `poll` on the control socket and the backend's descriptors and rings that bell. Idle therefore costs nothing, and input
+//! reaches the device two wake-ups after it came (about 0.1 ms). Only the device that cpu-proc is using spins, and not for long
+//! ([`reprise_channel::SpinPolicy::device`]).
+
+mod serve;
+mod watch;
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use reprise_backends::{Backend, Console, Null, Rtc};
+use reprise_channel::{DevicePort, Role, jitter};
+use reprise_child::control::{BackendStart, DeviceStart, PluginInfo, Start};
+use reprise_child::sandbox::{self, Stage};
+use reprise_child::{Child, ConfigFault, PluginFault};
+use reprise_device::ConfigError;
+use reprise_device::abi::REPRISE_ABI_VERSION;
+use reprise_device::host::{Instance, MakeError, Plugin};
+
+use crate::serve::Server;
+use crate::watch::Watcher;
+
+fn main() -> ExitCode {
+    prepare_process();
+    reprise_child::run("device-proc", body)
+}
+
+/// What must be so before there is a second thread.
+fn prepare_process() {
+    // A plugin's panic is caught and reported. With a backtrace its message would need files, which the sandbox denies.
+    for name in ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"] {
+        // SAFETY: there is only one thread.
+        unsafe { std::env::remove_var(name) };
+    }
+    // A second arena would need `mprotect` to grow, which the sandbox denies.
+    // SAFETY: sets a number inside malloc.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+fn body(child: Child) -> anyhow::Result<()> {
+    let Start::Device(start) = child.start.clone() else {
+        anyhow::bail!("this is device-proc, not what it is started as")
+    };
+    let name = &start.common.name;
+    if let Some(seed) = start.common.jitter {
+        jitter::enable(seed);
+    }
+    let port = DevicePort::attach(&start.segment, Role::Device).with_context(|| format!("{name}: its channel"))?;
+    let backend = backend_of(&start.backend);
+    let watcher = Watcher::start(child.control.raw(), backend.input_fd(), backend.output_fd())
+        .with_context(|| format!("{name}: the thread that waits for input"))?;
+    sandbox::enter(Stage::Attached, &child.policy())?;
+    let plugin = load(&start)?;
+    sandbox::enter(Stage::Loaded, &child.policy())?;
+    let device = create(&plugin, &start)?;
+    let spec = postcard::to_stdvec(device.spec()).context("the plugin's spec")?;
+    let info =
+        PluginInfo { abi: REPRISE_ABI_VERSION, kind: plugin.kind().to_owned(), version: device.spec().version.clone() };
+    child.control.ready(spec, Some(info))?;
+    Server::new(name.clone(), port, device, backend, child.control, watcher).run()
+}
+
+fn backend_of(start: &BackendStart) -> Box<dyn Backend> {
+    // SAFETY: the supervisor gave this process the descriptor for exactly this, and the start message is used once.
+    let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
+    match *start {
+        BackendStart::None | BackendStart::Null => Box::new(Null),
+        BackendStart::Console { input, output } => Box::new(Console::new(input.map(own), own(output))),
+        BackendStart::Rtc { date } => Box::new(Rtc::new(date.map(u64::from))),
+    }
+}
+
+fn load(start: &DeviceStart) -> anyhow::Result<Plugin> {
+    let path = PathBuf::from(format!("/proc/self/fd/{}", start.plugin));
+    // SAFETY: the file is the plugin that the machine names, held in a sealed memfd. Whatever its code does, it does in this process's sandbox.
+    let plugin = unsafe { Plugin::load(&path) };
+    let blame = |what: &dyn std::fmt::Display| {
+        PluginFault(format!("{}: plugin {}: {what}", start.common.name, start.plugin_file))
+    };
+    let plugin = plugin.map_err(|e| blame(&e.to_string().replace(&path.display().to_string(), "the file")))?;
+    if plugin.kind() != start.kind {
+        return Err(blame(&format_args!("it is a \"{}\", not a \"{}\"", plugin.kind(), start.kind)).into());
+    }
+    Ok(plugin)
+}
+
+fn create(plugin: &Plugin, start: &DeviceStart) -> anyhow::Result<Instance> {
+    let device = plugin.create(&start.config).map_err(|e| match e {
+        MakeError::Config(ConfigError { message, at }) => anyhow::Error::new(ConfigFault { text: message, at }),
+        MakeError::Spec(text) => anyhow::Error::new(PluginFault(text)),
+    })?;
+    let window = device.spec().window;
+    if window > start.window {
+        let text = format!(
+            "{}: plugin {} decodes {window:#x} bytes, but the machine gives it {:#x}: make `size` larger",
+            start.common.name, start.kind, start.window
+        );
+        return Err(PluginFault(text).into());
+    }
+    Ok(device)
+}

@@ -1,1 +1,84 @@
-//! Placeholder.
+//! The host side of a device: where its output goes and where its input comes from.
+//!
+//! A backend never blocks and starts nothing: its owner waits on [`Backend::input_fd`] and [`Backend::output_fd`] and calls it when one of them
+//! is ready. Everything is done with descriptors that were inherited, so it works in a sandbox.
+
+mod console;
+mod rtc;
+
+use std::fmt::Debug;
+use std::os::fd::RawFd;
+
+pub use console::Console;
+pub use rtc::Rtc;
+
+/// What came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// So many bytes were added to the buffer.
+    Bytes(usize),
+    /// Nothing now; ask again when [`Backend::input_fd`] is ready, or when the device wants other amounts.
+    Nothing,
+    /// Nothing will ever come again.
+    End,
+}
+
+/// How output stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// All of it is written.
+    Done,
+    /// Some of it waits until [`Backend::output_fd`] is ready.
+    Blocked,
+}
+
+/// The host side of a device.
+pub trait Backend: Debug {
+    /// What is ready to read when there is input; none if there never will be, or it comes without waiting.
+    fn input_fd(&self) -> Option<RawFd>;
+
+    /// What is ready to write when blocked output can go on.
+    fn output_fd(&self) -> Option<RawFd>;
+
+    /// Adds at most `room` bytes of input to `buffer`; never waits.
+    fn read(&mut self, room: usize, buffer: &mut Vec<u8>) -> Input;
+
+    /// Takes output and writes what it can without waiting.
+    fn write(&mut self, data: &[u8]) -> Output;
+
+    /// Writes what is left of earlier output, without waiting.
+    fn flush(&mut self) -> Output;
+
+    /// Bytes of output that are not written yet.
+    fn pending(&self) -> usize;
+}
+
+/// No input; output is thrown away.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Null;
+
+impl Backend for Null {
+    fn input_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn output_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn read(&mut self, _: usize, _: &mut Vec<u8>) -> Input {
+        Input::End
+    }
+
+    fn write(&mut self, _: &[u8]) -> Output {
+        Output::Done
+    }
+
+    fn flush(&mut self) -> Output {
+        Output::Done
+    }
+
+    fn pending(&self) -> usize {
+        0
+    }
+}

@@ -396,7 +396,7 @@ typedef struct RepriseEffects {
      */
     void (*disarm)(void *ctx, uint32_t id);
     /*
-     Asks for a DMA transfer.
+     Asks for a DMA transfer; `tag` is below 2^32.
      */
     void (*dma)(void *ctx,
                 uint64_t tag,

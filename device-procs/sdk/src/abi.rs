@@ -223,7 +223,7 @@ pub struct RepriseEffects {
     pub arm: unsafe extern "C" fn(ctx: *mut c_void, id: u32, at: u64),
     /// Stops timer `id`.
     pub disarm: unsafe extern "C" fn(ctx: *mut c_void, id: u32),
-    /// Asks for a DMA transfer.
+    /// Asks for a DMA transfer; `tag` is below 2^32.
     pub dma: unsafe extern "C" fn(
         ctx: *mut c_void,
         tag: u64,

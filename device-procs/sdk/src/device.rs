@@ -172,7 +172,8 @@ impl Effects<'_> {
         }
     }
 
-    /// Asks for a DMA transfer: all `writes` are applied, and all `reads` taken, at one position. [`Event::DmaDone`] follows with `tag`.
+    /// Asks for a DMA transfer: all `writes` are applied, and all `reads` taken, at one position. [`Event::DmaDone`] follows with `tag`,
+    /// which is below 2^32.
     pub fn dma(&mut self, tag: u64, reads: &[DmaRange], writes: &[DmaWrite<'_>]) {
         self.sink.dma(tag, reads, writes);
     }

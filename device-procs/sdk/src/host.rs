@@ -535,7 +535,10 @@ impl Gate<'_> {
                 within("timer", id.into(), self.spec.timers as usize)?;
                 not_posted("that arms or disarms a timer")
             }
-            Effect::Dma { reads, writes, .. } => crate::dma::check(reads, writes).map_err(|e| e.to_string()),
+            Effect::Dma { tag, reads, writes } => {
+                within("DMA tag", tag, 1 << 32)?;
+                crate::dma::check(reads, writes).map_err(|e| e.to_string())
+            }
             Effect::Publish { shadow, .. } => {
                 within("shadow", shadow.into(), self.spec.shadows.len())?;
                 if posted.is_some_and(|may| !may.contains(&shadow)) {
