@@ -215,12 +215,14 @@ fn by_long_acc_sat(c: &mut Cpu, i: u32, _: u32, b: u32, f: impl Fn([u64; 2], u64
 
 // ---- permutations -------------------------------------------------------------------------------------------------------------
 
+// The result for d = m is UNKNOWN; here it is d's, as on the emulators we compare with.
+
 fn trn<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     for k in 0..a {
         let (x, y) = simd::trn::<E>(c.vd(d + k), c.vd(m + k));
-        c.set_vd(d + k, x);
         c.set_vd(m + k, y);
+        c.set_vd(d + k, x);
     }
     0
 }
@@ -229,12 +231,12 @@ fn uzp<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     if a == 1 {
         let (x, y) = simd::uzp::<E, 1>([c.vd(d)], [c.vd(m)]);
-        c.set_vd(d, x[0]);
         c.set_vd(m, y[0]);
+        c.set_vd(d, x[0]);
     } else {
         let (x, y) = simd::uzp::<E, 2>(c.vq(d), c.vq(m));
-        c.set_vq(d, x);
         c.set_vq(m, y);
+        c.set_vq(d, x);
     }
     0
 }
@@ -243,12 +245,12 @@ fn zip<const E: u32>(c: &mut Cpu, i: u32, a: u32, _: u32) -> u32 {
     let (d, _, m) = regs(i);
     if a == 1 {
         let (x, y) = simd::zip::<E, 1>([c.vd(d)], [c.vd(m)]);
-        c.set_vd(d, x[0]);
         c.set_vd(m, y[0]);
+        c.set_vd(d, x[0]);
     } else {
         let (x, y) = simd::zip::<E, 2>(c.vq(d), c.vq(m));
-        c.set_vq(d, x);
         c.set_vq(m, y);
+        c.set_vq(d, x);
     }
     0
 }
