@@ -320,7 +320,7 @@ impl Tables {
             l.constraints.iter().map(|c| format!("({c})")).collect::<Vec<_>>().join(" && ")
         };
         let allow = "#[allow(unused_variables, non_snake_case, unused_parens, clippy::all)]";
-        let _ = writeln!(o, "{allow} fn check_{id}(w: u32) -> bool {{ {lets} {check} }}");
+        let _ = writeln!(o, "{allow} fn check_{id}(word: u32) -> bool {{ {lets} {check} }}");
         let mut init = String::new();
         for (n, t) in &f.fields {
             let e = l
@@ -343,10 +343,10 @@ impl Tables {
             assert!(f.fields.iter().any(|x| x.0 == a.0), "{}: format {} has no operand `{}`", l.at, f.name, a.0);
         }
         let make = format!("{} {{ {init} }}", f.name);
-        let _ = writeln!(o, "{allow} fn run_{id}(w: u32, bld: &mut Builder) {{ {lets} {}(bld, &{make}); }}", l.sem);
+        let _ = writeln!(o, "{allow} fn run_{id}(word: u32, bld: &mut Builder) {{ {lets} {}(bld, &{make}); }}", l.sem);
         let _ = writeln!(
             o,
-            "{allow} fn asm_{id}(w: u32, cond: &str, out: &mut String) {{ {lets} let args = {make}; {} }}",
+            "{allow} fn asm_{id}(word: u32, cond: &str, out: &mut String) {{ {lets} let args = {make}; {} }}",
             asm_code(&l.asm, &l.at)
         );
     }
@@ -391,7 +391,7 @@ fn extract(bits: &[u32]) -> String {
         .iter()
         .map(|(lo, n)| {
             below -= n;
-            format!("(w >> {lo} & {:#x}) << {below}", (1u64 << n) - 1)
+            format!("(word >> {lo} & {:#x}) << {below}", (1u64 << n) - 1)
         })
         .collect();
     parts.join(" | ")
