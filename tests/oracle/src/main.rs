@@ -1,0 +1,53 @@
+//! Runs cases by hand: long runs, one instruction, one case again.
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use reprise_oracle::generate::Choice;
+use reprise_oracle::run::{Session, run_parallel};
+
+#[derive(Parser)]
+#[command(about = "Compares the interpreter with Unicorn on random instructions")]
+struct Cli {
+    /// Seed of the run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many cases.
+    #[arg(long, default_value_t = 200_000)]
+    cases: u64,
+    /// Show this case only.
+    #[arg(long)]
+    case: Option<u64>,
+    /// Only table lines whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Percentage of random words among the instructions.
+    #[arg(long, default_value_t = 5)]
+    wild: u32,
+    /// Cases of one instruction.
+    #[arg(long)]
+    single: bool,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: u64,
+    /// Also list encodings that the oracle executes and our tables don't have, and lines that were UNPREDICTABLE.
+    #[arg(long)]
+    missing: bool,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let choice = Choice { only: cli.only, wild: cli.wild, single: cli.single };
+    if let Some(n) = cli.case {
+        println!("{}", Session::new(cli.seed, choice)?.show(n)?);
+        return Ok(());
+    }
+    let report = run_parallel(cli.seed, &choice, cli.cases, cli.threads)?;
+    report.failures.iter().for_each(|f| println!("{f}"));
+    if cli.missing {
+        report.missing.iter().for_each(|(k, n)| println!("missing {k}: {n}"));
+        report.unpredictable.iter().for_each(|(k, n)| println!("unpredictable {k}: {n}"));
+    }
+    println!("{}", report.summary());
+    ensure!(report.failed == 0, "{} cases differ", report.failed);
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Runs many cases and collects what they say.
+
+use crate::case::{Case, Ending, Isa, Outcome};
+use crate::compare::{Verdict, compare, line_name};
+use crate::generate::{Choice, Generator};
+use crate::ours::Ours;
+use crate::unicorn::Uc;
+use anyhow::Result;
+use reprise_arm::decode;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// Most failures that are described.
+const MAX_FAILURES: usize = 25;
+
+/// What a run of cases says.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Cases that ran.
+    pub cases: u64,
+    /// Cases that were compared and equal.
+    pub same: u64,
+    /// Cases that could not be compared, by reason.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// Cases that differ.
+    pub failed: u64,
+    /// Descriptions of the first failures, one for each first instruction's name.
+    pub failures: Vec<String>,
+    /// Table lines that ran to their end in a single-instruction case.
+    pub covered: BTreeSet<(bool, &'static str)>,
+    /// Table lines that were UNPREDICTABLE, with how often.
+    pub unpredictable: BTreeMap<&'static str, u64>,
+    /// Encodings without a table line that the oracle executes: an example of each, by their fixed-looking bits.
+    pub missing: BTreeMap<String, u64>,
+    seen: BTreeMap<String, u32>,
+}
+
+impl Report {
+    /// Adds another run's report.
+    pub fn merge(&mut self, other: Report) {
+        self.cases += other.cases;
+        self.same += other.same;
+        self.failed += other.failed;
+        other.skipped.into_iter().for_each(|(k, v)| *self.skipped.entry(k).or_default() += v);
+        other.unpredictable.into_iter().for_each(|(k, v)| *self.unpredictable.entry(k).or_default() += v);
+        other.missing.into_iter().for_each(|(k, v)| *self.missing.entry(k).or_default() += v);
+        self.failures.extend(other.failures);
+        self.covered.extend(other.covered);
+    }
+
+    /// One paragraph for people.
+    pub fn summary(&self) -> String {
+        let mut s = format!("{} cases: {} same, {} different", self.cases, self.same, self.failed);
+        for (reason, n) in &self.skipped {
+            let _ = write!(s, ", {n} skipped ({reason})");
+        }
+        let _ = write!(s, "; {} encodings ran", self.covered.len());
+        s
+    }
+}
+
+/// A generator, our CPU and Unicorn.
+pub struct Session {
+    generator: Generator,
+    ours: Ours,
+    unicorn: Uc,
+    seed: u64,
+}
+
+impl Session {
+    /// A session for `seed`.
+    ///
+    /// # Errors
+    /// Unicorn can't be started.
+    pub fn new(seed: u64, choice: Choice) -> Result<Self> {
+        Ok(Self { generator: Generator::new(seed, choice), ours: Ours::new(), unicorn: Uc::new()?, seed })
+    }
+
+    /// Runs the cases `from..from + count`.
+    ///
+    /// # Errors
+    /// Unicorn failed in a way that is no result.
+    pub fn run(&mut self, from: u64, count: u64) -> Result<Report> {
+        let mut report = Report::default();
+        for n in from..from + count {
+            let case = self.generator.case(n);
+            let (ours, theirs) = self.both(&case)?;
+            self.judge(&mut report, n, &case, &ours, &theirs);
+        }
+        Ok(report)
+    }
+
+    /// Runs one case and describes it.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn show(&mut self, n: u64) -> Result<String> {
+        let case = self.generator.case(n);
+        let (ours, theirs) = self.both(&case)?;
+        let verdict = compare(&case, &ours, &theirs);
+        Ok(format!(
+            "{}before:\n{}ours: {:?}\n{}oracle: {:?}\n{}{verdict:?}",
+            listing(&case),
+            case.state,
+            ours.ending,
+            ours.state,
+            theirs.ending,
+            theirs.state
+        ))
+    }
+
+    fn both(&mut self, case: &Case) -> Result<(Outcome, Outcome)> {
+        let len = case.code.len();
+        let theirs = self.unicorn.run(case)?;
+        let ours = self.ours.run(case, len as u64);
+        Ok((ours, theirs))
+    }
+
+    fn judge(&self, report: &mut Report, n: u64, case: &Case, ours: &Outcome, theirs: &Outcome) {
+        report.cases += 1;
+        let name = line_name(case, 0);
+        if let (1, Ending::Done, Some(name)) = (case.code.len(), ours.ending, name) {
+            report.covered.insert((case.isa == Isa::A32, name));
+        }
+        match compare(case, ours, theirs) {
+            Verdict::Same => report.same += 1,
+            Verdict::Skipped(why) => {
+                *report.skipped.entry(why).or_default() += 1;
+                let at = case.index_at(ours.state.regs[15]).unwrap_or(0);
+                match why {
+                    "unpredictable" => {
+                        *report.unpredictable.entry(line_name(case, at).unwrap_or("?")).or_default() += 1
+                    }
+                    "no table line" => *report.missing.entry(shape(case, at)).or_default() += 1,
+                    _ => {}
+                }
+            }
+            Verdict::Different(how) => {
+                report.failed += 1;
+                let key = case.names.join(" ");
+                let times = report.seen.entry(key).or_default();
+                *times += 1;
+                if *times <= 2 && report.failures.len() < MAX_FAILURES {
+                    report.failures.push(format!("seed {} case {n}:\n{}{how}\n", self.seed, listing(case)));
+                }
+            }
+        }
+    }
+}
+
+/// The opcode bits of an encoding, without registers, for grouping.
+fn shape(case: &Case, i: usize) -> String {
+    match (case.isa, case.width[i]) {
+        (Isa::A32, _) => format!(
+            "a32 {:08x}",
+            case.code[i] & 0x0ff0_0ff0 | if case.code[i] >> 28 == 15 { 15 << 28 } else { 14 << 28 }
+        ),
+        (_, 4) => format!("t32 {:08x}", case.code[i] & 0xfff0_0ff0),
+        _ => format!("t16 {:04x}", case.code[i] & 0xffc0),
+    }
+}
+
+/// The instructions of a case with their text.
+pub fn listing(case: &Case) -> String {
+    let mut s = String::new();
+    let mut at = case.at;
+    for i in 0..case.code.len() {
+        let text = match case.isa {
+            Isa::A32 => decode::disassemble_a32(case.code[i]),
+            Isa::T32 => decode::disassemble_thumb(case.code[i], 14),
+        };
+        let text = text.unwrap_or_else(|| "(no table line)".into());
+        let isa = if case.isa == Isa::A32 { "A32" } else { "T32" };
+        let _ = writeln!(
+            s,
+            "  {at:08x} {isa} {:08x} {text}    [{}]",
+            case.code[i],
+            case.names.get(i).map_or("", String::as_str)
+        );
+        at += u32::from(case.width[i]);
+    }
+    s
+}
+
+/// Runs `count` cases on `threads` threads.
+///
+/// # Errors
+/// As [`Session::run`].
+pub fn run_parallel(seed: u64, choice: &Choice, count: u64, threads: u64) -> Result<Report> {
+    let share = count.div_ceil(threads);
+    let reports = std::thread::scope(|s| {
+        let handles: Vec<_> = (0..threads)
+            .map(|t| {
+                let choice = choice.clone();
+                s.spawn(move || Session::new(seed, choice)?.run(t * share, share.min(count.saturating_sub(t * share))))
+            })
+            .collect();
+        handles.into_iter().map(|h| h.join().expect("a runner panicked")).collect::<Vec<_>>()
+    });
+    let mut all = Report::default();
+    for r in reports {
+        all.merge(r?);
+    }
+    Ok(all)
+}

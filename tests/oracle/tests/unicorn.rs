@@ -1,0 +1,28 @@
+//! Random instructions on our interpreter and on Unicorn.
+
+use reprise_oracle::generate::Choice;
+use reprise_oracle::run::{Report, run_parallel};
+
+fn slow() -> bool {
+    std::env::var_os("REPRISE_SLOW").is_some()
+}
+
+fn agree(report: &Report) {
+    println!("{}", report.summary());
+    assert_eq!(report.failed, 0, "{}\n{}", report.failures.join("\n"), report.summary());
+}
+
+#[test]
+fn random_instructions_agree() {
+    let cases = if slow() { 10_000_000 } else { 200_000 };
+    let report = run_parallel(20_260_101, &Choice { wild: 3, ..Choice::default() }, cases, 2).expect("Unicorn runs");
+    agree(&report);
+    // A run that skips most of what it makes proves little.
+    assert!(report.same * 10 > report.cases * 6, "too few could be compared: {}", report.summary());
+}
+
+#[test]
+fn random_words_are_defined_or_undefined_alike() {
+    let report = run_parallel(7, &Choice { wild: 100, single: true, ..Choice::default() }, 60_000, 2).expect("Unicorn runs");
+    agree(&report);
+}
