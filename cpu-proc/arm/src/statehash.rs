@@ -465,7 +465,8 @@ mod tests {
     fn every_register_counts() {
         let c = cpu();
         let (base, reg) = (bytes(&c), register_hash(&c));
-        let changes: [(&str, fn(&mut Cpu)); 8] = [
+        type Change = fn(&mut Cpu);
+        let changes: [(&str, Change); 8] = [
             ("r7", |c| c.regs[7] ^= 1),
             ("flags", |c| c.flags.c ^= 1),
             ("IT", |c| c.it ^= 4),

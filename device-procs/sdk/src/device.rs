@@ -128,6 +128,8 @@ pub struct DmaWrite<'a> {
 pub struct Effects<'a> {
     pub(crate) sink: &'a mut dyn Sink,
     pub(crate) outputs: &'a mut Outputs,
+    /// This step is that of host input, which uses up what was wanted: wants are passed on even if they are the same as before.
+    pub(crate) restate_wants: bool,
 }
 
 impl Effects<'_> {
@@ -196,8 +198,9 @@ impl Effects<'_> {
     /// States how many more bytes of host input the device can take on `port` after this step. The host never sends more, counting
     /// what is on its way.
     pub fn host_want(&mut self, port: u32, bytes: u64) {
-        self.outputs.wants[port as usize] = bytes;
-        self.sink.host_want(port, bytes);
+        if std::mem::replace(&mut self.outputs.wants[port as usize], bytes) != bytes || self.restate_wants {
+            self.sink.host_want(port, bytes);
+        }
     }
 }
 

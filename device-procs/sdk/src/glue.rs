@@ -118,7 +118,8 @@ impl<D: Device> Instance<D> {
                 return;
             }
         }
-        let mut fx = Effects { sink, outputs: &mut self.outputs };
+        let restate_wants = matches!(event, Event::Host { .. });
+        let mut fx = Effects { sink, outputs: &mut self.outputs, restate_wants };
         match event {
             Event::Reset => all_off(&self.spec, &mut fx),
             Event::Timer(id) => fx.outputs.timers[id as usize] = None,

@@ -104,7 +104,7 @@ impl Device for Pl011 {
                 let value = self.read(now, bus::word(offset), fx);
                 fx.reply(tag, bus::read_lanes(offset, size, value));
                 if bus::word(offset) != reg::DR {
-                    return;
+                    return; // nothing has changed
                 }
             }
             Event::Write { offset, size, value, .. } => {

@@ -83,7 +83,7 @@ fn edge_is_latched_and_pends_while_active() {
     assert_eq!(iar(&mut g, 0), 40);
     g.set_spi(8, true);
     assert_eq!(g.dist_read(0, true, GICD_ISPENDR + 4, 4), 1 << 8, "active and pending");
-    assert_eq!(g.lines(0).0, false);
+    assert!(!g.lines(0).0);
     eoi(&mut g, 0, 40);
     assert_eq!(iar(&mut g, 0), 40);
     eoi(&mut g, 0, 40);

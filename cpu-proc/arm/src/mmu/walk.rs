@@ -262,9 +262,9 @@ impl Regime {
         };
         let wxn = self.sctlr & SCTLR_WXN != 0;
         let uwxn = self.sctlr & SCTLR_UWXN != 0;
-        let user = Rights { r: ur, w: uw, x: ur && !xn && !(wxn && uw) };
-        let px = pr && !xn && !pxn && !(wxn && pw) && !(uwxn && uw);
-        (user, Rights { r: pr, w: pw, x: px })
+        let user_never = xn || wxn && uw;
+        let never = xn || pxn || wxn && pw || uwxn && uw;
+        (Rights { r: ur, w: uw, x: ur && !user_never }, Rights { r: pr, w: pw, x: pr && !never })
     }
 }
 
