@@ -1,2 +1,215 @@
-//! The CPU process of a machine.
-fn main() {}
+//! The CPU process of a machine: it owns guest RAM, runs the engine, and talks to the devices over their channels.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use cpu_proc::assemble::{self, Attached};
+use cpu_proc::board::Board;
+use cpu_proc::channel_port::ChannelPort;
+use cpu_proc::outside::{Outside, Signals, listen};
+use cpu_proc::port::PortError;
+use cpu_proc::ram::Ram;
+use cpu_proc::rings::{RingJournal, RingScript, Stopped};
+use cpu_proc::runner::{Divergence, Mode as RunMode, Outcome, Policy, Runner};
+use reprise_arm::engine::Engine;
+use reprise_arm::state::Cpu;
+use reprise_channel::{CpuControl, CpuPort, EndReason, jitter};
+use reprise_child::Child;
+use reprise_child::control::{self, CpuFinished, CpuStart, FromChild, Mode, Ready, Start};
+use reprise_child::sandbox::{Stage, enter};
+use reprise_device::spec::PluginSpec;
+
+fn main() -> ExitCode {
+    reprise_child::run("cpu-proc", body)
+}
+
+/// Everything that the process holds while the machine runs.
+struct Machine {
+    start: CpuStart,
+    ram: Ram,
+    cpu: Cpu,
+    board: Board<ChannelPort>,
+    engine: Box<dyn Engine>,
+    rings: Option<CpuControl>,
+}
+
+fn body(child: Child) -> Result<()> {
+    let policy = child.policy();
+    let Start::Cpu(start) = child.start else { bail!("the start message is not for the CPU process") };
+    if let Some(seed) = start.common.jitter {
+        jitter::enable(seed);
+    }
+    let machine = Machine::new(start)?;
+    enter(Stage::Attached, &policy)?;
+    enter(Stage::Loaded, &policy)?;
+    let listener = child.control.try_clone()?;
+    let signals = listen(listener)?;
+    let id_registers = machine.cpu.model.id_registers().into_iter().map(|(n, v)| (n, u64::from(v))).collect();
+    child.control.send(&FromChild::Ready(Ready { id_registers, ..Ready::default() }))?;
+    signals.wait_for(&signals.go)?;
+    let finished = machine.run(&signals, &child.control)?;
+    child.control.send(&FromChild::Finished(finished))?;
+    signals.wait_for(&signals.exit)
+}
+
+impl Machine {
+    fn new(start: CpuStart) -> Result<Self> {
+        let m = &start.machine;
+        if !m.memory.aliases.is_empty() {
+            bail!("machine {:?} shows RAM at a second address; leave `aliases` out of its memory", m.name);
+        }
+        // SAFETY: the supervisor made this descriptor for this process and names it once; nothing else here owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(start.ram) };
+        let ram = Ram::of(fd, m.memory.base, m.memory.size)?;
+        load(&ram, &start)?;
+        let mut cpu = assemble::core(m)?;
+        enter_guest(&mut cpu, &start);
+        let timeout = Duration::from_millis(u64::from(m.limits.reply_timeout_ms));
+        let mut devices = Vec::new();
+        for c in &start.channels {
+            let port = CpuPort::attach(&c.segment).with_context(|| format!("attaching channel {:?}", c.name))?;
+            let spec = postcard::from_bytes::<PluginSpec>(&c.spec).map_err(|e| anyhow!("the register spec of {:?}: {e}", c.name))?;
+            devices.push(Attached { port: ChannelPort::new(port, timeout, start.common.mode == Mode::Absent), spec, host_input: c.host_input });
+        }
+        let board = assemble::board(m, &start.wires, devices)?;
+        let rings = start.control_segment.as_deref().map(CpuControl::attach).transpose().context("attaching the control segment")?;
+        let engine: Box<dyn Engine> = match start.engine {
+            control::Engine::Interp => Box::new(reprise_interp::Interp::new()),
+        };
+        Ok(Self { start, ram, cpu, board, engine, rings })
+    }
+
+    /// Runs the machine to its end and says how it ended.
+    fn run(mut self, signals: &Arc<Signals>, control: &reprise_child::Control) -> Result<CpuFinished> {
+        let m = &self.start.machine;
+        let mode = self.start.common.mode;
+        let policy = Policy {
+            idle: assemble::idle_mode(m),
+            anchor_every: m.limits.anchor_every,
+            stop_at: self.start.stop_at,
+            jitter: self.start.common.jitter,
+            ..Policy::default()
+        };
+        let (mut journal, mut script, status) = match self.rings.take() {
+            None => (None, None, None),
+            Some(r) => {
+                let replay = mode.is_replay();
+                let script = replay.then(|| RingScript::new(r.script, &signals.stop, &signals.bell));
+                ((!replay).then_some(RingJournal(r.journal)), script, Some(r.status))
+            }
+        };
+        let run_mode = match (&mut journal, &mut script) {
+            (Some(j), _) => RunMode::Record(j),
+            (_, Some(s)) => RunMode::Replay(s),
+            _ => RunMode::Plain,
+        };
+        let mut outside = Outside::new(Arc::clone(signals), control.try_clone()?, status);
+        let ram = *self.ram.view();
+        let mut finished = None;
+        let (result, pos) = {
+            let result = self.board.reset_devices();
+            let mut runner =
+                Runner::new(&mut self.cpu, &ram, self.engine.as_mut(), &mut self.board, &mut outside, run_mode, policy);
+            let result = result.map_err(anyhow::Error::from).and_then(|()| runner.run());
+            if let Ok(outcome) = &result {
+                let hash = state_hash(&self.ram, runner.cpu, &runner.board.gic)?;
+                runner.put_end(outcome, hash)?;
+                finished = Some(ended(outcome, hash, mode));
+            }
+            (result.map(drop), runner.position())
+        };
+        outside.note(&self.cpu)?;
+        if let Some(f) = finished {
+            return Ok(f);
+        }
+        let error = result.expect_err("a run without an outcome has an error");
+        let (reason, text) = self.explain(&error, control)?;
+        let state_hash = state_hash(&self.ram, &self.cpu, &self.board.gic)?;
+        Ok(CpuFinished {
+            reason,
+            text,
+            position: (pos.epoch, pos.count, pos.idle),
+            icount: self.cpu.icount,
+            vtime: self.board.clock.vtime(self.cpu.icount),
+            state_hash,
+            expected_hash: None,
+        })
+    }
+
+    /// What an error of the run loop means for the machine. Errors that mean nothing of this kind are passed on.
+    fn explain(&self, error: &anyhow::Error, control: &reprise_child::Control) -> Result<(control::EndReason, String)> {
+        if let Some(d) = error.downcast_ref::<Divergence>() {
+            let mut text = d.to_string();
+            text.push_str("\n  last accesses:");
+            for a in self.board.trail() {
+                text.push_str(&format!("\n    {a}"));
+            }
+            control.send(&FromChild::Diverged { text: text.clone() })?;
+            return Ok((control::EndReason::Diverged, text));
+        }
+        if error.is::<Stopped>() {
+            return Ok((control::EndReason::Stopped, String::new()));
+        }
+        if error.is::<PortError>() || error.is::<reprise_channel::ChannelError>() {
+            return Ok((control::EndReason::Channel, format!("{error:#}")));
+        }
+        bail!("{error:#}")
+    }
+}
+
+/// How a run that came to its end is reported.
+fn ended(o: &Outcome, state_hash: [u8; 32], mode: Mode) -> CpuFinished {
+    use control::EndReason as R;
+    let reason = match o.reason {
+        _ if o.cut => R::LogEnd,
+        EndReason::PowerOff => R::Poweroff,
+        EndReason::Reboot => R::Reset,
+        EndReason::Stopped => R::Stopped,
+        EndReason::Limit => R::StopAt,
+        EndReason::Dead | EndReason::DeviceFault | EndReason::Panic | EndReason::Internal => R::Dead,
+    };
+    let expected_hash = if mode.is_replay() { o.recorded_hash } else { None };
+    let position = (o.pos.epoch, o.pos.count, o.pos.idle);
+    CpuFinished { reason, text: String::new(), position, icount: o.icount, vtime: o.vtime, state_hash, expected_hash }
+}
+
+/// Puts the boot images into RAM.
+fn load(ram: &Ram, start: &CpuStart) -> Result<()> {
+    // SAFETY: the supervisor made this descriptor for this process and names it once; nothing else here owns it.
+    let file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(start.boot.fd) });
+    for l in &start.boot.loads {
+        let mut bytes = vec![0; usize::try_from(l.len)?];
+        file.read_exact_at(&mut bytes, l.offset).with_context(|| format!("reading boot memory (fd {})", file.as_raw_fd()))?;
+        ram.view().write(l.at, &bytes).with_context(|| format!("{} bytes at {:#x} lie outside RAM", l.len, l.at))?;
+    }
+    Ok(())
+}
+
+/// Sets the registers that the boot protocol asks for.
+fn enter_guest(cpu: &mut Cpu, start: &CpuStart) {
+    cpu.set_cpsr(start.regs.cpsr);
+    cpu.regs[..3].copy_from_slice(&start.regs.r);
+    cpu.regs[15] = start.regs.pc;
+    if !start.regs.secure {
+        cpu.cp15.scr |= 1;
+    }
+}
+
+/// BLAKE3 over guest RAM and the core's state, in the layout of docs/state-hash.md.
+fn state_hash(ram: &Ram, cpu: &Cpu, gic: &reprise_arm::gic::Gic) -> Result<[u8; 32]> {
+    let mut h = blake3::Hasher::new();
+    ram.for_each_chunk(&mut |b| {
+        h.update(b);
+    })?;
+    reprise_arm::statehash::hash_cpu(cpu, &mut |b| {
+        h.update(b);
+    });
+    reprise_arm::statehash::hash_gic(gic.state(), &mut |b| {
+        h.update(b);
+    });
+    Ok(*h.finalize().as_bytes())
+}

@@ -1,0 +1,117 @@
+//! Boots a machine in one process, devices and all: for profiles and for looking at the CPU without its surroundings.
+//!
+//! `local_boot MACHINE.ron PLUGIN_DIR [--kernel F] [--dtb F] [--initrd F] [--append S] [--stop-at N] [--until TEXT] [--type TEXT]`
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use cpu_proc::assemble::{self, Attached};
+use cpu_proc::board::Board;
+use cpu_proc::local::LocalPort;
+use cpu_proc::ram::Ram;
+use cpu_proc::runner::{Host, Mode, Policy, Runner};
+use reprise_arm::engine::Engine;
+use reprise_arm::state::Cpu;
+use reprise_device::host::Plugin;
+use reprise_interp::Interp;
+use reprise_machine::boot::{Images, plan};
+use reprise_machine::{Overrides, Pins, Source, resolve};
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let config = PathBuf::from(args.next().context("MACHINE.ron is missing")?);
+    let plugins = PathBuf::from(args.next().context("PLUGIN_DIR is missing")?);
+    let mut options = BTreeMap::new();
+    while let (Some(k), Some(v)) = (args.next(), args.next()) {
+        options.insert(k, v);
+    }
+    let path = |k: &str| options.get(k).map(PathBuf::from);
+    let overrides = Overrides {
+        kernel: path("--kernel"),
+        dtb: path("--dtb"),
+        initrd: path("--initrd"),
+        append: options.get("--append").cloned(),
+        ..Overrides::default()
+    };
+    let source = Source::new(&config, std::fs::read(&config)?)?;
+    let machine = resolve(source, &overrides)?.machine;
+    let read = |p: Option<PathBuf>| p.map(|p| std::fs::read(&p).with_context(|| p.display().to_string())).transpose();
+    let (kernel, dtb, initrd) = (read(path("--kernel"))?.unwrap_or_default(), read(path("--dtb"))?.unwrap_or_default(), read(path("--initrd"))?);
+    let boot = plan(&machine, &Images { kernel: &kernel, dtb: &dtb, initrd: initrd.as_deref() })?;
+
+    let ram = Ram::new(machine.memory.base, machine.memory.size)?;
+    for (at, bytes) in &boot.loads {
+        ram.view().write(*at, bytes).context("a boot image lies outside RAM")?;
+    }
+    let mut cpu = assemble::core(&machine)?;
+    cpu.set_cpsr(boot.regs.cpsr);
+    cpu.regs[..3].copy_from_slice(&boot.regs.r);
+    cpu.regs[15] = boot.regs.pc;
+    let mut board = board(&machine, &plugins)?;
+    board.reset_devices()?;
+
+    let mut engine = Interp::new();
+    let stop: u64 = options.get("--stop-at").map_or(Ok(u64::MAX), |s| s.parse())?;
+    let until = options.get("--until").map(|s| s.as_bytes().to_vec());
+    let started = Instant::now();
+    let mut shown = vec![0; board.links.len()];
+    let mut typed = false;
+    loop {
+        let policy = Policy { stop_at: Some(stop.min(cpu.icount + 2_000_000)), ..Policy::default() };
+        let outcome = Runner::new(&mut cpu, ram.view(), &mut engine as &mut dyn Engine, &mut board, &mut Quiet, Mode::Plain, policy).run()?;
+        for (link, at) in board.links.iter().zip(&mut shown) {
+            std::io::stdout().write_all(&link.port.output[*at..])?;
+            *at = link.port.output.len();
+        }
+        std::io::stdout().flush()?;
+        let seen = until.as_ref().is_some_and(|u| board.links.iter().any(|l| l.port.output.windows(u.len()).any(|w| w == u)));
+        if let (true, false, Some(text)) = (seen, typed, options.get("--type")) {
+            let text = text.replace("\\n", "\n");
+            let Some(uart) = board.links.iter_mut().find(|l| l.has_backend) else { continue };
+            uart.port.type_in(text.as_bytes());
+            typed = true;
+            continue;
+        }
+        if outcome.reason != reprise_channel::EndReason::Limit || cpu.icount >= stop || seen && !typed {
+            let secs = started.elapsed().as_secs_f64();
+            eprintln!("{:?} after {} instructions, {secs:.2} s, {:.1} MIPS, {} accesses", outcome.reason, cpu.icount, cpu.icount as f64 / secs / 1e6, board.accesses);
+            eprintln!("pc {:#x} cpsr {:#x} halt {:?}", cpu.regs[15], cpu.cpsr(), cpu.halt);
+            for n in &cpu.undef_notes {
+                eprintln!("undefined: {n:x?}");
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Nobody asks for a stop.
+struct Quiet;
+
+impl<P> Host<P> for Quiet {
+    fn look(&mut self, _: &Cpu, _: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn sleep(&mut self, _: &Board<P>, _: Option<Duration>) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn board(machine: &reprise_machine::Machine, dir: &Path) -> Result<Board<LocalPort>> {
+    let (mut attached, mut pins) = (Vec::new(), Vec::new());
+    for d in &machine.devices {
+        let file = dir.join(format!("libplugin_{}.so", d.plugin.replace('-', "_")));
+        // SAFETY: the file is a plugin that this workspace has built.
+        let plugin = unsafe { Plugin::load(&file) }.with_context(|| file.display().to_string())?;
+        let device = plugin.create(&d.config).map_err(|e| anyhow!("{}: {e}", d.name))?;
+        let spec = device.spec().clone();
+        pins.push(Pins { outputs: spec.outputs.clone(), inputs: spec.inputs.clone() });
+        let host_input = d.backend == reprise_machine::Backend::Console;
+        attached.push(Attached { port: LocalPort::new(&d.name, device), spec, host_input });
+    }
+    let wires = machine.wire(&pins, None).map_err(|e| anyhow!(e))?;
+    assemble::board(machine, &wires, attached)
+}
