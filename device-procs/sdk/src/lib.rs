@@ -26,3 +26,8 @@ pub mod spec;
 
 pub use device::{ConfigError, Device, Effects, Event, RestoreError, VTime};
 pub use serde;
+
+/// The plugin guide: its example is compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/plugins.md")]
+struct PluginGuide;
