@@ -11,7 +11,7 @@ use crate::layout::{
 };
 use crate::message::{Event, Request, Slot};
 use crate::ring::{Blocked, Producer, Push, Reader, Side, Space, Target};
-use crate::segment::{Role, Segment, SegmentError, unlink};
+use crate::segment::{Region, Role, Segment, SegmentError, unlink};
 use crate::wait::{Abort, Interest, SpinPolicy, Waited, wait_many, wait_one};
 
 /// A channel as its maker, the supervisor, holds it. Dropping it removes its name; attached processes keep the memory.
@@ -21,6 +21,7 @@ pub struct ChannelSegment {
     segment: Segment,
     futexes: Vec<usize>,
     states: [usize; 3],
+    regions: Vec<Region>,
 }
 
 impl ChannelSegment {
@@ -32,13 +33,19 @@ impl ChannelSegment {
         let (segment, layout) = create_channel(name, config)?;
         let futexes = layout.links(config, layout.cpu_state, Vec::new()).futexes;
         let states = [layout.cpu_state, layout.device_state, layout.daemon_state];
-        Ok(Self { name: name.to_owned(), segment, futexes, states })
+        Ok(Self { name: name.to_owned(), segment, futexes, states, regions: layout.regions })
     }
 
     /// The segment's name, for the processes that attach it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which pages belong to whom.
+    #[must_use]
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
     }
 
     /// Ends the channel: every wait on it, now or later, returns [`Problem::Closed`]. A second reason replaces the first.
@@ -294,7 +301,16 @@ impl CpuPort {
         let requests = Producer::new(segment.clone(), layout.requests).map_err(|p| life.fail(RingName::Requests, p))?;
         let events = Reader::new(segment, layout.events, Side::Peer).map_err(|p| life.fail(RingName::Events, p))?;
         let events = Inbox::new(events);
-        Ok(Self { requests, events, effects: 0, ahead: false, spin: SpinPolicy::cpu(), active: layout.active, config, life })
+        Ok(Self {
+            requests,
+            events,
+            effects: 0,
+            ahead: false,
+            spin: SpinPolicy::cpu(),
+            active: layout.active,
+            config,
+            life,
+        })
     }
 
     /// Lets effects come before the requests that cause them: in a replay without devices the daemon runs ahead.

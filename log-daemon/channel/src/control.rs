@@ -9,7 +9,7 @@ use crate::error::{ChannelError, CloseReason, Problem, RingName};
 use crate::jitter;
 use crate::layout::{ControlConfig, attach_control, close, create_control};
 use crate::ring::{Blocked, Producer, Push, Reader, Side, Space};
-use crate::segment::{Role, Segment, SegmentError, unlink};
+use crate::segment::{Region, Role, Segment, SegmentError, unlink};
 use crate::wait::{Abort, Interest, SpinPolicy, Waited, wait_one};
 
 /// A control segment as its maker, the supervisor, holds it. Dropping it removes its name.
@@ -19,6 +19,7 @@ pub struct ControlSegment {
     segment: Segment,
     futexes: Vec<usize>,
     status: usize,
+    regions: Vec<Region>,
 }
 
 impl ControlSegment {
@@ -29,13 +30,19 @@ impl ControlSegment {
     pub fn create(name: &str, config: &ControlConfig) -> Result<Self, SegmentError> {
         let (segment, layout) = create_control(name, config)?;
         let futexes = layout.links(layout.cpu_state, Vec::new()).futexes;
-        Ok(Self { name: name.to_owned(), segment, futexes, status: layout.status })
+        Ok(Self { name: name.to_owned(), segment, futexes, status: layout.status, regions: layout.regions })
     }
 
     /// The segment's name, for the processes that attach it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which pages belong to whom.
+    #[must_use]
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
     }
 
     /// Ends the rings: every wait on them returns [`Problem::Closed`].

@@ -1,6 +1,8 @@
 //! What the tests of this crate share.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod hostile;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use reprise_channel::{ChannelConfig, ChannelSegment, ControlConfig, ControlSegment};
