@@ -44,6 +44,11 @@ impl Failure {
         Self { code: code::CHILD, text: text.into() }
     }
 
+    /// No failure: the user wants it so.
+    pub(crate) fn ended(text: impl Into<String>) -> Self {
+        Self { code: code::OK, text: text.into() }
+    }
+
     pub(crate) fn code(&self) -> u8 {
         self.code
     }

@@ -1,7 +1,7 @@
 //! Files that become memory: boot images, plugins, guest RAM. All of it travels to the children as sealed memfds.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -110,6 +110,8 @@ pub(crate) fn sealed(name: &str, pieces: &[&[u8]]) -> anyhow::Result<OwnedFd> {
     for piece in pieces {
         file.write_all(piece).context("writing a memfd: is there enough memory?")?;
     }
+    // Whoever inherits it has this same offset.
+    file.rewind().context("rewinding a memfd")?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("sealing a memfd")?;
     Ok(file.into())

@@ -29,6 +29,8 @@ pub(crate) struct Outcome {
     pub(crate) casualty: Option<String>,
     /// The recording.
     pub(crate) recording: Option<String>,
+    /// The user has asked for the end, maybe when the machine had ended already.
+    pub(crate) ended_by_user: bool,
     pub(crate) wall_seconds: f64,
     pub(crate) cpu_seconds: f64,
 }
@@ -206,7 +208,7 @@ fn how_it_ended(cpu: &CpuFinished) -> String {
         EndReason::LogEnd => "the log ended",
         EndReason::Diverged => "the replay diverged",
         EndReason::Channel => "a channel broke",
-        EndReason::Dead => "the guest can never run again: it waits for an interrupt that nothing can raise",
+        EndReason::Dead => "the CPU can never go on",
     };
     let more = if cpu.text.is_empty() { String::new() } else { format!(": {}", cpu.text) };
     format!("{how} after {} instructions, {:.3} s of guest time{more}", cpu.icount, cpu.vtime as f64 / 1e9)

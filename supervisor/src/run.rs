@@ -36,7 +36,7 @@ pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
         let again =
             args.reboot == Reboot::Restart && outcome.cpu.as_ref().is_some_and(|c| c.reason == EndReason::Reset);
         let code = outcome.conclude()?;
-        if !again {
+        if !again || outcome.ended_by_user || signals.take() > 0 {
             return Ok(code);
         }
         leftovers::sweep();

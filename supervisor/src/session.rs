@@ -400,7 +400,7 @@ impl<'a> Session<'a> {
                 return Err(self.start_failure(trouble));
             }
             if self.ends > 0 {
-                return Err(Failure::child("ended while the machine was starting"));
+                return Err(Failure::ended("ended while the machine was starting"));
             }
             if Instant::now() >= deadline {
                 let waiting =
@@ -586,6 +586,7 @@ impl<'a> Session<'a> {
                 Log::Record(NewRecording { dir, .. }) | Log::Replay { dir, .. } => Some(dir.display().to_string()),
             },
             log,
+            ended_by_user: self.ends > 0,
             wall_seconds: 0.0,
             cpu_seconds: self.children.iter().filter_map(|(_, c)| Some(c.exit()?.cpu_seconds)).sum(),
         }

@@ -116,8 +116,13 @@ impl Spans {
 
     /// The kernel (or the bare-metal image) is no good.
     pub fn kernel(&self, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
-        let place = if self.at.contains_key(&Place::Image) { Place::Image } else { Place::Kernel };
-        self.error(place, what, fix)
+        self.error(self.kernel_place(), what, fix)
+    }
+
+    /// A bare-metal machine has an image for a kernel.
+    fn kernel_place(&self) -> Place {
+        let image = self.at.contains_key(&Place::Image) || self.given.contains_key(&Place::Image);
+        if image { Place::Image } else { Place::Kernel }
     }
 
     /// The device tree is no good.
@@ -155,8 +160,7 @@ impl Spans {
     pub fn boot(&self, error: &crate::boot::BootError) -> ConfigError {
         use crate::boot::Part;
         let place = match error.part {
-            Part::Kernel if self.at.contains_key(&Place::Image) => Place::Image,
-            Part::Kernel => Place::Kernel,
+            Part::Kernel => self.kernel_place(),
             Part::Dtb => Place::Dtb,
             Part::Initrd => Place::Initrd,
             Part::Append => Place::Append,
