@@ -45,9 +45,9 @@ fn body(child: Child) -> Result<()> {
     }
     let machine = Machine::new(start)?;
     enter(Stage::Attached, &policy)?;
+    // The second stage allows no new threads.
+    let signals = listen(child.control.try_clone()?)?;
     enter(Stage::Loaded, &policy)?;
-    let listener = child.control.try_clone()?;
-    let signals = listen(listener)?;
     let id_registers = machine.cpu.model.id_registers().into_iter().map(|(n, v)| (n, u64::from(v))).collect();
     child.control.send(&FromChild::Ready(Ready { id_registers, ..Ready::default() }))?;
     signals.wait_for(&signals.go)?;

@@ -37,8 +37,9 @@ fn body(child: Child) -> Result<()> {
         Mode::Verify | Mode::Absent => Job::Replay(Box::new(replay::Replayer::new(&start)?)),
     };
     enter(Stage::Attached, &policy)?;
-    enter(Stage::Loaded, &policy)?;
+    // The second stage allows no new threads.
     let signals = signals::listen(child.control.try_clone()?)?;
+    enter(Stage::Loaded, &policy)?;
     child.control.send(&FromChild::Ready(Ready::default()))?;
     signals.wait_go()?;
     let finished = match &mut job {

@@ -299,6 +299,8 @@ fn filter(stage: Stage, role: &Role) -> Result<BpfProgram, SandboxError> {
     rules.insert(libc::SYS_ioctl, [libc::TCGETS, libc::FIONREAD].iter().map(|&n| all(vec![arg(1, Eq, n)])).collect());
     let fcntl = [libc::F_GETFL, libc::F_SETFL, libc::F_GETFD, libc::F_SETFD, libc::F_DUPFD_CLOEXEC];
     rules.insert(libc::SYS_fcntl, fcntl.iter().map(|&n| all(vec![arg(1, Eq, n as u64)])).collect());
+    // A thread that has just started may still be about to name itself.
+    rules.insert(libc::SYS_prctl, vec![all(vec![arg(0, Eq, libc::PR_SET_NAME as u64)])]);
     let early = stage == Stage::Attached;
     let writable_later = early && *role != Role::Device;
     let denied = if writable_later { PROT_EXEC } else { PROT_EXEC | PROT_WRITE };
@@ -311,7 +313,7 @@ fn filter(stage: Stage, role: &Role) -> Result<BpfProgram, SandboxError> {
         rules.insert(libc::SYS_rt_sigaction, Vec::new());
         // The way to the next stage.
         rules.insert(libc::SYS_seccomp, Vec::new());
-        rules.insert(libc::SYS_prctl, vec![all(vec![arg(0, Eq, libc::PR_SET_NO_NEW_PRIVS as u64)])]);
+        rules.entry(libc::SYS_prctl).or_default().push(all(vec![arg(0, Eq, libc::PR_SET_NO_NEW_PRIVS as u64)]));
         for call in [libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self] {
             rules.insert(call, Vec::new());
         }
