@@ -397,7 +397,8 @@ fn extract(bits: &[u32]) -> String {
     parts.join(" | ")
 }
 
-/// Code that prints the assembler syntax: `{c}` condition, `{x}` operand, `{x?text}` text if the bool operand is set.
+/// Code that prints the assembler syntax: `{c}` condition, `{x}` operand, `{x?text:other}` text if the bool operand is set,
+/// else the other (or nothing).
 fn asm_code(asm: &str, at: &str) -> String {
     let (mut code, mut rest) = (String::new(), asm);
     while let Some((lit, tail)) = rest.split_once('{') {
@@ -408,7 +409,8 @@ fn asm_code(asm: &str, at: &str) -> String {
         if hole == "c" {
             code.push_str("out.push_str(cond); ");
         } else if let Some((name, text)) = hole.split_once('?') {
-            let _ = write!(code, "if args.{name} {{ out.push_str({text:?}); }} ");
+            let (set, clear) = text.split_once(':').unwrap_or((text, ""));
+            let _ = write!(code, "out.push_str(if args.{name} {{ {set:?} }} else {{ {clear:?} }}); ");
         } else {
             let _ = write!(code, "Operand::asm(&args.{hole}, out); ");
         }

@@ -3,7 +3,8 @@
 //! # The machine
 //! A block is a straight run of at most 64 instructions in one page, translated to [`Uop`]s of fixed size. Operands `d`, `a` and `b` index one
 //! register space, [`crate::state::Cpu::regs`]: 0-14 are r0-r14, [`PC_SLOT`] (15) takes a PC that an instruction loads, [`FIRST_TEMP`] and up are temporaries
-//! that live inside one *instruction*. [`SINK`] is a slot whose value nobody reads. Flags are in [`crate::state::Flags`], a word each.
+//! that live inside one *instruction*. [`SINK`] is a slot whose value nobody reads, [`ZERO`]
+//! one that is always 0. Flags are in [`crate::state::Flags`], a word each.
 //! PC, IT state and the instruction count are not touched on the way: a side table ([`Block::insn_of`], [`Block::insns`]) gives them for any micro-op.
 //!
 //! # Rules for semantic functions
@@ -38,6 +39,8 @@ pub const PC_SLOT: u8 = 15;
 pub const FIRST_TEMP: u8 = 16;
 /// Result slot of what has no result.
 pub const SINK: u8 = (REG_SPACE - 1) as u8;
+/// A slot that is always 0: the base of absolute addresses. Nothing writes it.
+pub const ZERO: u8 = SINK - 1;
 /// Most instructions in one block.
 pub const MAX_INSNS: usize = 64;
 
@@ -445,4 +448,35 @@ pub struct Block {
     pub len: u32,
     /// Instructions that no table line matched: (address, encoding).
     pub unknown: Vec<(u32, u32)>,
+}
+
+impl std::fmt::Display for Block {
+    /// One line an instruction, one a micro-op: for golden files and people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = usize::MAX;
+        for (u, i) in self.uops.iter().zip(&self.insn_of) {
+            let i = usize::from(*i);
+            if i != shown {
+                let insn = &self.insns[i];
+                writeln!(f, "+{:#04x} ({}, IT {:#04x})", insn.offset, insn.size, insn.it)?;
+                shown = i;
+            }
+            writeln!(f, "    {u}")?;
+        }
+        writeln!(f, "exits {:x?}", self.exits)
+    }
+}
+
+impl std::fmt::Display for Uop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let slot = |s: u8| match s {
+            SINK => "-".to_string(),
+            ZERO => "zero".to_string(),
+            PC_SLOT => "pc".to_string(),
+            s if s >= FIRST_TEMP => format!("t{}", s - FIRST_TEMP),
+            s => format!("r{s}"),
+        };
+        let (d, a, b) = (slot(self.d), slot(self.a), slot(self.b));
+        write!(f, "{:?} {d}, {a}, {b}, {:#x}, {:#x}", self.op, self.imm, self.aux)
+    }
 }

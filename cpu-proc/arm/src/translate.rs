@@ -3,7 +3,7 @@
 //! The three encoding spaces share the semantic functions in the modules below; each is written once.
 
 use crate::decode::{A32, Reg, T16, T32, is_wide};
-use crate::ir::{Block, FIRST_TEMP, HelperId, Hint, Insn, MAX_INSNS, MemKind, Op, PC_SLOT, SINK, Size, Uop};
+use crate::ir::{Block, FIRST_TEMP, HelperId, Hint, Insn, MAX_INSNS, MemKind, Op, PC_SLOT, SINK, Size, Uop, ZERO};
 use crate::state::Cpu;
 
 pub mod alu;
@@ -181,7 +181,7 @@ impl Builder {
 
     /// A fresh temporary of this instruction.
     pub fn temp(&mut self) -> u8 {
-        assert!(self.temp < SINK, "an instruction uses too many temporaries");
+        assert!(self.temp < ZERO, "an instruction uses too many temporaries");
         self.temp += 1;
         self.temp - 1
     }

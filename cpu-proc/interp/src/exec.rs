@@ -11,7 +11,7 @@ use crate::lower::{X, XUop};
 use reprise_arm::bus::{Bus, GuestRam};
 use reprise_arm::count::{End, commit_epoch};
 use reprise_arm::engine::StopReason;
-use reprise_arm::ir::{HELPERS, MemKind, Op, PC_SLOT, SYS_FNS, Size, Uop};
+use reprise_arm::ir::{HELPERS, MemKind, Op, PC_SLOT, SYS_FNS, Size, Uop, ZERO};
 use reprise_arm::mmu::Abort;
 use reprise_arm::state::{Cpu, Exclusive, Flags};
 use reprise_arm::sysop::{SysCtx, Trap};
@@ -498,6 +498,7 @@ impl<'a> Run<'a> {
             let mut ip: *const XUop = (*cur).uops.as_ptr();
             self.cur = cur;
             self.diverted = None;
+            *r.add(usize::from(ZERO)) = 0;
 
             macro_rules! get {
                 ($s:expr) => {

@@ -1,6 +1,6 @@
 //! Micro-ops as the loop runs them: conditions become part of the operation, and frequent pairs become one.
 
-use reprise_arm::ir::{Block, HELPERS, Op, SYS_FNS, Uop};
+use reprise_arm::ir::{Block, HELPERS, Op, SYS_FNS, Uop, ZERO};
 use reprise_arm::state::REG_SPACE;
 
 macro_rules! operations {
@@ -8,6 +8,7 @@ macro_rules! operations {
         /// An operation of the loop.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
+        #[allow(clippy::enum_variant_names)]
         pub(crate) enum X {
             $($plain,)*
             $($jump, $skip,)*
@@ -69,11 +70,12 @@ pub(crate) fn lower(block: &Block) -> Box<[XUop]> {
 fn verify(block: &Block, i: usize, u: &Uop) {
     let slot = |s: u32| assert!((s as usize) < REG_SPACE, "a slot is out of range in {u:?}");
     slot(u.d.into());
-    // A HelperK's a and b are constants.
+    // `HelperK` holds constants there.
     if u.op != Op::HelperK {
         slot(u.a.into());
         slot(u.b.into());
     }
+    assert!(u.d != ZERO || matches!(u.op, Op::SkipUnless | Op::JumpIf), "nothing writes the zero slot: {u:?}");
     assert!(usize::from(block.insn_of[i]) < block.insns.len(), "every micro-op belongs to an instruction");
     match u.op {
         Op::SkipUnless => assert!(u.d < 14 && i + 1 + (u.imm as usize) < block.uops.len(), "a skip stays in its block"),

@@ -67,15 +67,38 @@ impl Operand for ExtKind {
     }
 }
 
+/// Whether an extension is unsigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sign(pub u32);
+
+impl Operand for Sign {
+    fn asm(&self, out: &mut String) {
+        out.push(if self.0 != 0 { 'u' } else { 's' });
+    }
+}
+
+/// A rotation by bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rot(pub u32);
+
+impl Operand for Rot {
+    fn asm(&self, out: &mut String) {
+        if self.0 != 0 {
+            out.push_str(&format!(", ror #{}", 8 * self.0));
+        }
+    }
+}
+
 /// SXTB and so on; `rn` 15 means without addition.
 pub fn extend(b: &mut Builder, x: &Extend) {
     if x.rd.0 == 15 || x.rm.0 == 15 {
         return b.unpredictable();
     }
-    let m = if x.rot == 0 { x.rm.0 } else { b.t_imm(Op::RorImm, x.rm.0, 8 * x.rot) };
+    let m = if x.rot.0 == 0 { x.rm.0 } else { b.t_imm(Op::RorImm, x.rm.0, 8 * x.rot.0) };
+    let unsigned = x.unsigned.0 != 0;
     let add = x.rn.0 != 15;
     let d = if add { b.temp() } else { x.rd.0 };
-    match (x.kind, x.unsigned) {
+    match (x.kind, unsigned) {
         (ExtKind::Byte, false) => b.op3(Op::Sxtb, d, m, 0),
         (ExtKind::Byte, true) => b.op_imm(Op::AndImm, d, m, 0xff),
         (ExtKind::Half, false) => b.op3(Op::Sxth, d, m, 0),
