@@ -370,6 +370,11 @@ impl MemKind {
         Self { size, signed: w & 4 != 0, user: w & 8 != 0, align: (w >> 4 & 15) as u8, natural: (w >> 8 & 3) as u8 }
     }
 
+    /// Address bits that must be 0 whatever the memory type and SCTLR.A say.
+    pub const fn required_mask(self) -> u32 {
+        (1 << self.align) - 1
+    }
+
     /// Bytes accessed.
     pub const fn bytes(self) -> u32 {
         1 << self.size as u32

@@ -808,7 +808,7 @@ impl<'a> Run<'a> {
                         let (va, kind) = (at_imm!(u), MemKind::unpack(u.aux));
                         let e = *rt.add((va >> 12) as usize);
                         let v =
-                            if kind.size == Size::Dword && e != 0 && va & 3 == 0 && in_page(va, 8) && kind.align <= 2 {
+                            if kind.size == Size::Dword && e != 0 && in_page(va, 8) && va & kind.required_mask() == 0 {
                                 (e.wrapping_add(u64::from(va)) as *const u64).read_unaligned()
                             } else {
                                 slow!(self.slow_load(&mut ip, va, kind))
@@ -822,7 +822,7 @@ impl<'a> Run<'a> {
                         let (va, kind) = (at_imm!(u), MemKind::unpack(u.aux));
                         let e = *wt.add((va >> 12) as usize);
                         let v = u64::from(get!(u.d)) | u64::from(get!(u.b)) << 32;
-                        if kind.size == Size::Dword && e != 0 && va & 3 == 0 && in_page(va, 8) && kind.align <= 2 {
+                        if kind.size == Size::Dword && e != 0 && in_page(va, 8) && va & kind.required_mask() == 0 {
                             (e.wrapping_add(u64::from(va)) as *mut u64).write_unaligned(v);
                         } else {
                             slow!(self.slow_store(&mut ip, va, kind, v));

@@ -27,8 +27,10 @@ pub trait Host: Format {
     fn h_fma(z: u64, a: u64, b: u64) -> u64;
     /// Host comparison.
     fn h_compare(a: u64, b: u64) -> Relation;
-    /// The integer equal to `a`, if there is one that fits `i32` (and `a` is not minus zero's denormal kin).
-    fn h_to_i32(a: u64) -> Option<i32>;
+    /// The value as a double, exactly.
+    fn h_value(a: u64) -> f64;
+    /// The nearest host value to an integer, and whether it is exact.
+    fn h_from_int(i: i64) -> (u64, bool);
 }
 
 macro_rules! host {
@@ -71,10 +73,13 @@ macro_rules! host {
                 }
             }
             #[inline(always)]
-            fn h_to_i32(a: u64) -> Option<i32> {
-                let v = <$f>::from_bits(a as $b);
-                let i = v as i32;
-                (i as $f == v && i != i32::MAX).then_some(i)
+            fn h_value(a: u64) -> f64 {
+                <$f>::from_bits(a as $b).into()
+            }
+            #[inline(always)]
+            fn h_from_int(i: i64) -> (u64, bool) {
+                let f = i as $f;
+                (f.to_bits() as u64, f64::from(f) as i64 == i)
             }
         }
     };
@@ -223,10 +228,16 @@ pub fn double_to_single(a: u64, s: &mut Fpscr) -> u64 {
 /// `FPToFixed` without fraction bits to a 32-bit integer.
 #[inline]
 pub fn to_int<T: Host>(a: u64, unsigned: bool, mode: Rounding, s: &mut Fpscr) -> u64 {
-    if plain::<T>(a) {
-        match T::h_to_i32(a) {
-            Some(i) if !unsigned || i >= 0 => return i as i64 as u64,
-            _ => {}
+    if mode == Rounding::Zero && plain::<T>(a) {
+        // Cutting off is what `as` does; only values in range get there.
+        let v = T::h_value(a);
+        let (lo, hi) = if unsigned { (-1.0, 4_294_967_296.0) } else { (-2_147_483_649.0, 2_147_483_648.0) };
+        if v > lo && v < hi {
+            let i = v as i64;
+            if i as f64 != v {
+                s.raise(Fpscr::IXC);
+            }
+            return i as u64;
         }
     }
     soft::to_fixed::<T>(a, 32, 0, unsigned, mode, s)
@@ -235,9 +246,13 @@ pub fn to_int<T: Host>(a: u64, unsigned: bool, mode: Rounding, s: &mut Fpscr) ->
 /// `FixedToFP` of a 32-bit integer (extended to 64 bits) without fraction bits.
 #[inline]
 pub fn from_int<T: Host>(a: u64, unsigned: bool, mode: Rounding, s: &mut Fpscr) -> u64 {
-    if T::F == 52 {
-        // Every 32-bit integer is a double.
-        return (if unsigned { a as u32 as f64 } else { a as i32 as f64 }).to_bits();
+    // Every 32-bit integer is a double.
+    if T::F == 52 || mode == Rounding::Nearest {
+        let (r, exact) = T::h_from_int(a as i64);
+        if !exact {
+            s.raise(Fpscr::IXC);
+        }
+        return r;
     }
     soft::from_fixed::<T>(a, 0, unsigned, mode, s)
 }

@@ -56,6 +56,15 @@ fn sat<const E: u32, const U: bool>(x: i128, s: &mut Fpscr) -> u64 {
     y as u64
 }
 
+/// As [`sat`] for values that fit 64 bits, lanes of 32 bits or fewer.
+#[inline(always)]
+fn sat_small<const E: u32, const U: bool>(x: i64, s: &mut Fpscr) -> u64 {
+    let (lo, hi) = if U { (0, mask::<E>() as i64) } else { (-(1i64 << (E - 1)), (1i64 << (E - 1)) - 1) };
+    let y = x.clamp(lo, hi);
+    s.0 |= u32::from(y != x) * Fpscr::QC;
+    y as u64
+}
+
 /// Copies an `E`-bit value into every lane.
 #[inline]
 pub fn dup<const E: u32>(x: u64) -> u64 {
@@ -119,13 +128,19 @@ pub fn hsub<const E: u32, const U: bool>(n: u64, m: u64) -> u64 {
 /// VQADD.
 #[inline]
 pub fn qadd<const E: u32, const U: bool>(n: u64, m: u64, s: &mut Fpscr) -> u64 {
-    build::<E>(|i| sat::<E, U>(num::<E, U>(n, i) + num::<E, U>(m, i), s))
+    if E == 64 {
+        return sat::<E, U>(num::<E, U>(n, 0) + num::<E, U>(m, 0), s);
+    }
+    build::<E>(|i| sat_small::<E, U>(small::<E, U>(n, i) + small::<E, U>(m, i), s))
 }
 
 /// VQSUB.
 #[inline]
 pub fn qsub<const E: u32, const U: bool>(n: u64, m: u64, s: &mut Fpscr) -> u64 {
-    build::<E>(|i| sat::<E, U>(num::<E, U>(n, i) - num::<E, U>(m, i), s))
+    if E == 64 {
+        return sat::<E, U>(num::<E, U>(n, 0) - num::<E, U>(m, 0), s);
+    }
+    build::<E>(|i| sat_small::<E, U>(small::<E, U>(n, i) - small::<E, U>(m, i), s))
 }
 
 #[inline(always)]
@@ -264,6 +279,18 @@ fn shifted<const E: u32, const R: bool>(x: i128, sh: i32) -> i128 {
     }
 }
 
+/// As [`shifted`] for lanes of 32 bits or fewer (`sh` < 32).
+#[inline(always)]
+fn shifted_small<const R: bool>(x: i64, sh: i32) -> i64 {
+    if sh >= 0 {
+        x << sh
+    } else {
+        // Beyond 40 every bit of the lane and of the rounding constant is gone.
+        let n = (-sh).min(40);
+        (x + if R { 1i64 << (n - 1) } else { 0 }) >> n
+    }
+}
+
 /// VSHL (register), or VRSHL when `R`: the shift is the signed low byte of the lane of `m`.
 #[inline]
 pub fn shl_reg<const E: u32, const U: bool, const R: bool>(n: u64, m: u64) -> u64 {
@@ -274,9 +301,19 @@ pub fn shl_reg<const E: u32, const U: bool, const R: bool>(n: u64, m: u64) -> u6
         } else if sh >= 0 {
             lane::<E>(n, i) << sh
         } else {
-            shifted::<E, R>(num::<E, U>(n, i), sh) as u64
+            shift_lane::<E, U, R>(n, i, sh)
         }
     })
+}
+
+/// Lane `i` shifted, `sh` < E.
+#[inline(always)]
+fn shift_lane<const E: u32, const U: bool, const R: bool>(v: u64, i: u32, sh: i32) -> u64 {
+    if E == 64 {
+        shifted::<E, R>(num::<E, U>(v, i), sh) as u64
+    } else {
+        shifted_small::<R>(small::<E, U>(v, i), sh) as u64
+    }
 }
 
 /// VQSHL (register), or VQRSHL when `R`.
@@ -293,6 +330,9 @@ fn qshl_one<const E: u32, const U: bool, const R: bool>(x: i128, sh: i32, s: &mu
         let far = x.signum() << E;
         return sat::<E, U>(far, s);
     }
+    if E < 64 {
+        return sat_small::<E, U>(shifted_small::<R>(x as i64, sh), s);
+    }
     // For 63 the value may need 127 bits: two steps keep it inside i128 without changing what saturates.
     if sh == 63 {
         let y = x << 62;
@@ -305,7 +345,7 @@ fn qshl_one<const E: u32, const U: bool, const R: bool>(x: i128, sh: i32, s: &mu
 /// VSHR #n, or VRSHR when `R` (1 <= n <= E).
 #[inline]
 pub fn shr<const E: u32, const U: bool, const R: bool>(m: u64, n: u32) -> u64 {
-    build::<E>(|i| shifted::<E, R>(num::<E, U>(m, i), -(n as i32)) as u64)
+    build::<E>(|i| shift_lane::<E, U, R>(m, i, -(n as i32)))
 }
 
 /// VSHL #n (0 <= n < E).
@@ -361,7 +401,14 @@ macro_rules! width_dispatch {
 }
 
 fn shrn_at<const E: u32, const W: u32, const R: bool>(m: [u64; 2], n: u32) -> u64 {
-    build::<E>(|i| shifted::<W, R>(qlane::<W>(m, i) as i128, -(n as i32)) as u64)
+    build::<E>(|i| {
+        let x = qlane::<W>(m, i);
+        if W == 64 {
+            shifted::<W, R>(x as i128, -(n as i32)) as u64
+        } else {
+            shifted_small::<R>(x as i64, -(n as i32)) as u64
+        }
+    })
 }
 width_dispatch! {
     /// VSHRN #n, or VRSHRN when `R`; `E` is the width of the narrow lanes.
@@ -375,6 +422,10 @@ fn qshrn_at<const E: u32, const W: u32, const SU: bool, const DU: bool, const R:
     s: &mut Fpscr,
 ) -> u64 {
     build::<E>(|i| {
+        if W < 64 {
+            let x = widen::<W, SU>(qlane::<W>(m, i)) as i64;
+            return sat_small::<E, DU>(if n == 0 { x } else { shifted_small::<R>(x, -(n as i32)) }, s);
+        }
         let x = widen::<W, SU>(qlane::<W>(m, i));
         sat::<E, DU>(if n == 0 { x } else { shifted::<W, R>(x, -(n as i32)) }, s)
     })
@@ -621,30 +672,53 @@ pub fn trn<const E: u32>(d: u64, m: u64) -> (u64, u64) {
     (nd, nm)
 }
 
-/// VUZP over vectors of `N` doublewords: the new (d, m).
+/// Spreads the `E`-bit lanes of a word to twice their distance.
+#[inline(always)]
+fn spread<const E: u32>(x: u64) -> u64 {
+    let mut x = x & 0xffff_ffff;
+    if E <= 16 {
+        x = (x | x << 16) & 0x0000_ffff_0000_ffff;
+    }
+    if E <= 8 {
+        x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
+    }
+    x
+}
+
+/// The inverse of [`spread`]: the even lanes, together.
+#[inline(always)]
+fn gather<const E: u32>(mut x: u64) -> u64 {
+    if E <= 8 {
+        x &= 0x00ff_00ff_00ff_00ff;
+        x |= x >> 8;
+    }
+    if E <= 16 {
+        x &= 0x0000_ffff_0000_ffff;
+        x |= x >> 16;
+    }
+    x & 0xffff_ffff
+}
+
+/// VUZP over vectors of `N` (1 or 2) doublewords: the new (d, m).
 #[inline]
 pub fn uzp<const E: u32, const N: usize>(d: [u64; N], m: [u64; N]) -> ([u64; N], [u64; N]) {
-    let per = 64 / E;
-    let total = per * N as u32;
-    let at = |i: u32| {
-        let v = if i < total { d } else { m };
-        lane::<E>(v[(i % total / per) as usize], i % per)
+    let all = |i: usize| if i < N { d[i] } else { m[i - N] };
+    let take = |odd: u32| {
+        let half = |i: usize| gather::<E>(all(i) >> (odd * E));
+        std::array::from_fn(|w| half(2 * w) | half(2 * w + 1) << 32)
     };
-    let take = |odd: u32| std::array::from_fn(|w| build::<E>(|i| at(2 * (w as u32 * per + i) + odd)));
     (take(0), take(1))
 }
 
-/// VZIP over vectors of `N` doublewords: the new (d, m).
+/// VZIP over vectors of `N` (1 or 2) doublewords: the new (d, m).
 #[inline]
 pub fn zip<const E: u32, const N: usize>(d: [u64; N], m: [u64; N]) -> ([u64; N], [u64; N]) {
-    let per = 64 / E;
-    let total = per * N as u32;
-    let at = |i: u32| {
-        let v = if i & 1 == 0 { d } else { m };
-        lane::<E>(v[(i / 2 / per) as usize], i / 2 % per)
+    // Word w of the 2N results takes the w-th half-doubleword of each operand.
+    let word = |w: usize| {
+        let (x, y) = (d[w / 2] >> (32 * (w & 1)), m[w / 2] >> (32 * (w & 1)));
+        spread::<E>(x) | spread::<E>(y) << E
     };
-    let take = |base: u32| std::array::from_fn(|w| build::<E>(|i| at(base + w as u32 * per + i)));
-    (take(0), take(total))
+    (std::array::from_fn(word), std::array::from_fn(|w| word(w + N)))
 }
 
 /// VEXT: the doubleword at byte offset `byte` (0 to 7) of `hi:lo`.

@@ -1,7 +1,8 @@
 //! IEEE 754 arithmetic in integers, as the manual's pseudo-code defines it (ARM DDI 0406C A2.7.6 to A2.7.15).
 //!
 //! Values are bit patterns in the low bits of a `u64`. Tininess is detected before rounding; NaN operands follow `FPProcessNaNs`.
-//! This is the reference; the engines call [`super::ops`], which must agree with it bit for bit.
+//! This is the reference; the engines call [`super::ops`], which must agree with it bit for bit. The functions are kept out of line:
+//! they are what remains when the short cuts don't apply.
 
 use super::fpscr::{Fpscr, Rounding};
 
@@ -262,16 +263,19 @@ fn add_sub<T: Format>(a: u64, b: u64, negate: bool, s: &mut Fpscr) -> u64 {
 }
 
 /// `FPAdd`.
+#[inline(never)]
 pub fn add<T: Format>(a: u64, b: u64, s: &mut Fpscr) -> u64 {
     add_sub::<T>(a, b, false, s)
 }
 
 /// `FPSub`.
+#[inline(never)]
 pub fn sub<T: Format>(a: u64, b: u64, s: &mut Fpscr) -> u64 {
     add_sub::<T>(a, b, true, s)
 }
 
 /// `FPMul`.
+#[inline(never)]
 pub fn mul<T: Format>(a: u64, b: u64, s: &mut Fpscr) -> u64 {
     let x = unpack::<T>(a, s);
     let y = unpack::<T>(b, s);
@@ -291,6 +295,7 @@ pub fn mul<T: Format>(a: u64, b: u64, s: &mut Fpscr) -> u64 {
 }
 
 /// `FPDiv`.
+#[inline(never)]
 pub fn div<T: Format>(a: u64, b: u64, s: &mut Fpscr) -> u64 {
     let x = unpack::<T>(a, s);
     let y = unpack::<T>(b, s);
@@ -317,6 +322,7 @@ pub fn div<T: Format>(a: u64, b: u64, s: &mut Fpscr) -> u64 {
 }
 
 /// `FPSqrt`.
+#[inline(never)]
 pub fn sqrt<T: Format>(a: u64, s: &mut Fpscr) -> u64 {
     let x = unpack::<T>(a, s);
     if x.nan() {
@@ -339,6 +345,7 @@ pub fn sqrt<T: Format>(a: u64, s: &mut Fpscr) -> u64 {
 }
 
 /// `FPMulAdd`: `addend + a * b` with one rounding.
+#[inline(never)]
 pub fn fma<T: Format>(addend: u64, a: u64, b: u64, s: &mut Fpscr) -> u64 {
     let z = unpack::<T>(addend, s);
     let x = unpack::<T>(a, s);
@@ -412,6 +419,7 @@ impl Relation {
 }
 
 /// `FPCompare`: `signal` makes quiet NaNs raise IOC too.
+#[inline(never)]
 pub fn compare<T: Format>(a: u64, b: u64, signal: bool, s: &mut Fpscr) -> Relation {
     let x = unpack::<T>(a, s);
     let y = unpack::<T>(b, s);
@@ -457,6 +465,7 @@ pub fn min<T: Format>(a: u64, b: u64, s: &mut Fpscr) -> u64 {
 }
 
 /// `FPSingleToDouble`, `FPDoubleToSingle`, `FPHalfToSingle`, `FPSingleToHalf`: from format `A` to format `B`.
+#[inline(never)]
 pub fn convert<A: Format, B: Format>(a: u64, s: &mut Fpscr) -> u64 {
     let x = unpack::<A>(a, s);
     let alternative = B::HALF && s.ahp();
@@ -490,6 +499,7 @@ pub fn convert<A: Format, B: Format>(a: u64, s: &mut Fpscr) -> u64 {
 }
 
 /// `FPToFixed`: to a `bits`-wide (16 or 32) integer with `frac` fraction bits; signed results are sign-extended to 64 bits.
+#[inline(never)]
 pub fn to_fixed<T: Format>(a: u64, bits: u32, frac: u32, unsigned: bool, mode: Rounding, s: &mut Fpscr) -> u64 {
     let x = unpack::<T>(a, s);
     if x.nan() {
@@ -522,6 +532,7 @@ pub fn to_fixed<T: Format>(a: u64, bits: u32, frac: u32, unsigned: bool, mode: R
 }
 
 /// `FixedToFP`: from an integer with `frac` fraction bits, already extended to 64 bits according to `unsigned`.
+#[inline(never)]
 pub fn from_fixed<T: Format>(a: u64, frac: u32, unsigned: bool, mode: Rounding, s: &mut Fpscr) -> u64 {
     if a == 0 {
         return 0;

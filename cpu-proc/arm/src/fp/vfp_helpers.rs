@@ -209,13 +209,13 @@ fn read_fpexc(c: &mut Cpu, _: u32, _: u32, _: u32) -> u32 {
 }
 
 /// VMSR FPSCR, `R[a]`. LEN and STRIDE select the block, so the block ends after it.
-fn write_fpscr(c: &mut Cpu, _: &mut SysCtx, a: u32, _: u32, _: u32) -> Result<u32, Trap> {
+fn write_fpscr(c: &mut Cpu, _: &mut SysCtx<'_>, a: u32, _: u32, _: u32) -> Result<u32, Trap> {
     c.fpscr = a & Fpscr::WRITABLE;
     Ok(0)
 }
 
 /// VMSR FPEXC, `R[a]`: only EN exists, as there is neither a subarchitecture nor a trapped exception (Cortex-A15 TRM 10.3.6).
-fn write_fpexc(c: &mut Cpu, _: &mut SysCtx, a: u32, _: u32, _: u32) -> Result<u32, Trap> {
+fn write_fpexc(c: &mut Cpu, _: &mut SysCtx<'_>, a: u32, _: u32, _: u32) -> Result<u32, Trap> {
     c.fpexc = a & 1 << 30;
     Ok(0)
 }
