@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use reprise_child::control::{
     BackendStart, CpuFinished, CpuStart, DeviceStart, DeviceState, EndReason, FromChild, LogFinished, LogStart, Mode,
     PluginInfo, Ready, RecordedEnd, Start, ToChild, Totals,
@@ -146,9 +146,7 @@ fn log(mut child: Child, start: &LogStart) -> anyhow::Result<()> {
     let what = orders("log");
     sandbox(&child)?;
     let dir = Path::new(&start.dir_path);
-    if start.common.mode == Mode::Record {
-        std::fs::write(dir.join("manifest.ron"), &start.manifest).context("the manifest")?;
-    }
+    anyhow::ensure!(dir.join("manifest.ron").exists() && dir.join("segments").exists(), "the recording has not begun");
     child.control.ready(Vec::new(), None)?;
     wait_go(&mut child, &what)?;
     if what == "full" {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::Context;
 use reprise_child::control::{Engine, Ready};
 use reprise_machine::Machine;
-use reprise_recording::{FORMAT, IdRegister, Input, Manifest, Plugin, Quirks, store_input};
+use reprise_recording::{DirMedium, FORMAT, IdRegister, Input, Manifest, Medium, Plugin, Quirks, store_input};
 
 use crate::failure::Failure;
 use crate::images::BootFiles;
@@ -64,15 +64,15 @@ pub(crate) fn begin(
 }
 
 impl NewRecording {
-    /// The manifest's text, from what the children say of themselves.
-    pub(crate) fn manifest(
+    /// Writes the manifest, from what the children say of themselves; log-daemon goes on from there.
+    pub(crate) fn write_manifest(
         &self,
         machine: &Machine,
         uuid: &str,
         engine: Engine,
         cpu: &Ready,
         devices: &[Ready],
-    ) -> Result<String, Failure> {
+    ) -> Result<(), Failure> {
         let channels: Vec<(u16, &str)> =
             machine.devices.iter().enumerate().map(|(i, d)| (i as u16, d.name.as_str())).collect();
         let plugin =
@@ -103,7 +103,9 @@ impl NewRecording {
             plugins: machine.devices.iter().zip(&self.plugins).zip(devices).map(plugin).collect(),
             streams: Manifest::standard_streams(&channels),
         };
-        Ok(manifest.to_text()?)
+        let text = manifest.to_text()?;
+        let begun = DirMedium::new(&self.dir).begin(text.as_bytes());
+        Ok(begun.with_context(|| format!("can't write the manifest of {}", self.dir.display()))?)
     }
 }
 

@@ -309,15 +309,16 @@ impl<'a> Session<'a> {
     fn start_log(&mut self, specs: &[Vec<u8>], console: &ChildConsole) -> Result<(), Failure> {
         let setup = self.setup;
         let cpu = self.ready_of(Role::Cpu).cloned().unwrap_or_default();
-        let (dir, manifest) = match &setup.log {
+        let dir = match &setup.log {
             Log::Record(new) => {
                 let devices: Vec<Ready> =
                     (0..setup.machine.devices.len()).filter_map(|i| self.ready_of(Role::Device(i)).cloned()).collect();
-                (&new.dir, new.manifest(&setup.machine, &setup.uuid, setup.engine, &cpu, &devices)?)
+                new.write_manifest(&setup.machine, &setup.uuid, setup.engine, &cpu, &devices)?;
+                &new.dir
             }
             Log::Replay { dir, id_registers, .. } => {
                 same_cpu(id_registers, &cpu.id_registers)?;
-                (dir, String::new())
+                dir
             }
             Log::None => unreachable!("a mode with a log has one"),
         };
@@ -336,7 +337,6 @@ impl<'a> Session<'a> {
         let start = Start::Log(LogStart {
             common: setup.common("log", 1),
             dir_path: dir.to_str().context("the recording's path is no UTF-8 text")?.to_owned(),
-            manifest,
             control_segment: self.control.as_ref().map(|c| c.name().to_owned()).unwrap_or_default(),
             channels: specs.iter().enumerate().map(channel).collect(),
             console,

@@ -254,10 +254,8 @@ pub enum BackendStart {
 pub struct LogStart {
     /// What every process gets; the mode is never `Plain`.
     pub common: Common,
-    /// The recording's directory, absolute. In mode `Record` it holds the inputs and nothing else yet.
+    /// The recording's directory, absolute. In mode `Record` it holds manifest, inputs and an empty folder of segments.
     pub dir_path: String,
-    /// Mode `Record`: the manifest's text, with which the daemon begins the recording. Else empty.
-    pub manifest: String,
     /// The segment with journal and script ring.
     pub control_segment: String,
     /// The channels, in the order of the machine's devices.
