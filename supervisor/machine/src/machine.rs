@@ -304,7 +304,7 @@ impl Default for Limits {
             event_slots: 4096,
             arena: 256 << 10,
             reply_timeout_ms: 10_000,
-            anchor_every: 1_000_000,
+            anchor_every: 10_000_000,
         }
     }
 }
