@@ -39,7 +39,11 @@ fn main() -> Result<()> {
     let source = Source::new(&config, std::fs::read(&config)?)?;
     let machine = resolve(source, &overrides)?.machine;
     let read = |p: Option<PathBuf>| p.map(|p| std::fs::read(&p).with_context(|| p.display().to_string())).transpose();
-    let (kernel, dtb, initrd) = (read(path("--kernel"))?.unwrap_or_default(), read(path("--dtb"))?.unwrap_or_default(), read(path("--initrd"))?);
+    let (kernel, dtb, initrd) = (
+        read(path("--kernel"))?.unwrap_or_default(),
+        read(path("--dtb"))?.unwrap_or_default(),
+        read(path("--initrd"))?,
+    );
     let boot = plan(&machine, &Images { kernel: &kernel, dtb: &dtb, initrd: initrd.as_deref() })?;
 
     let ram = Ram::new(machine.memory.base, machine.memory.size)?;
@@ -61,13 +65,23 @@ fn main() -> Result<()> {
     let mut typed = false;
     loop {
         let policy = Policy { stop_at: Some(stop.min(cpu.icount + 2_000_000)), ..Policy::default() };
-        let outcome = Runner::new(&mut cpu, ram.view(), &mut engine as &mut dyn Engine, &mut board, &mut Quiet, Mode::Plain, policy).run()?;
+        let outcome = Runner::new(
+            &mut cpu,
+            ram.view(),
+            &mut engine as &mut dyn Engine,
+            &mut board,
+            &mut Quiet,
+            Mode::Plain,
+            policy,
+        )
+        .run()?;
         for (link, at) in board.links.iter().zip(&mut shown) {
             std::io::stdout().write_all(&link.port.output[*at..])?;
             *at = link.port.output.len();
         }
         std::io::stdout().flush()?;
-        let seen = until.as_ref().is_some_and(|u| board.links.iter().any(|l| l.port.output.windows(u.len()).any(|w| w == u)));
+        let seen =
+            until.as_ref().is_some_and(|u| board.links.iter().any(|l| l.port.output.windows(u.len()).any(|w| w == u)));
         if let (true, false, Some(text)) = (seen, typed, options.get("--type")) {
             let text = text.replace("\\n", "\n");
             let Some(uart) = board.links.iter_mut().find(|l| l.has_backend) else { continue };
@@ -77,7 +91,13 @@ fn main() -> Result<()> {
         }
         if outcome.reason != reprise_channel::EndReason::Limit || cpu.icount >= stop || seen && !typed {
             let secs = started.elapsed().as_secs_f64();
-            eprintln!("{:?} after {} instructions, {secs:.2} s, {:.1} MIPS, {} accesses", outcome.reason, cpu.icount, cpu.icount as f64 / secs / 1e6, board.accesses);
+            eprintln!(
+                "{:?} after {} instructions, {secs:.2} s, {:.1} MIPS, {} accesses",
+                outcome.reason,
+                cpu.icount,
+                cpu.icount as f64 / secs / 1e6,
+                board.accesses
+            );
             eprintln!("pc {:#x} cpsr {:#x} halt {:?}", cpu.regs[15], cpu.cpsr(), cpu.halt);
             for n in &cpu.undef_notes {
                 eprintln!("undefined: {n:x?}");

@@ -72,11 +72,21 @@ impl Machine {
         let mut devices = Vec::new();
         for c in &start.channels {
             let port = CpuPort::attach(&c.segment).with_context(|| format!("attaching channel {:?}", c.name))?;
-            let spec = postcard::from_bytes::<PluginSpec>(&c.spec).map_err(|e| anyhow!("the register spec of {:?}: {e}", c.name))?;
-            devices.push(Attached { port: ChannelPort::new(port, timeout, start.common.mode == Mode::Absent), spec, host_input: c.host_input });
+            let spec = postcard::from_bytes::<PluginSpec>(&c.spec)
+                .map_err(|e| anyhow!("the register spec of {:?}: {e}", c.name))?;
+            devices.push(Attached {
+                port: ChannelPort::new(port, timeout, start.common.mode == Mode::Absent),
+                spec,
+                host_input: c.host_input,
+            });
         }
         let board = assemble::board(m, &start.wires, devices)?;
-        let rings = start.control_segment.as_deref().map(CpuControl::attach).transpose().context("attaching the control segment")?;
+        let rings = start
+            .control_segment
+            .as_deref()
+            .map(CpuControl::attach)
+            .transpose()
+            .context("attaching the control segment")?;
         let engine: Box<dyn Engine> = match start.engine {
             control::Engine::Interp => Box::new(reprise_interp::Interp::new()),
         };
@@ -183,7 +193,8 @@ fn load(ram: &Ram, start: &CpuStart) -> Result<()> {
     let file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(start.boot.fd) });
     for l in &start.boot.loads {
         let mut bytes = vec![0; usize::try_from(l.len)?];
-        file.read_exact_at(&mut bytes, l.offset).with_context(|| format!("reading boot memory (fd {})", file.as_raw_fd()))?;
+        file.read_exact_at(&mut bytes, l.offset)
+            .with_context(|| format!("reading boot memory (fd {})", file.as_raw_fd()))?;
         ram.view().write(l.at, &bytes).with_context(|| format!("{} bytes at {:#x} lie outside RAM", l.len, l.at))?;
     }
     Ok(())

@@ -36,7 +36,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Attaches everything and begins the recording with the manifest that the supervisor has put together.
+    /// Attaches everything and opens the recording, whose manifest the supervisor has written.
     pub(crate) fn new(start: &LogStart) -> Result<Self> {
         let control = DaemonControl::attach(&start.control_segment).context("attaching the control segment")?;
         let taps = start
@@ -45,8 +45,11 @@ impl Recorder {
             .map(|c| TapPort::attach(&c.segment).with_context(|| format!("attaching channel {:?}", c.name)))
             .collect::<Result<Vec<_>>>()?;
         let dir = Path::new(&start.dir_path);
-        let manifest = Manifest::parse(start.manifest.as_bytes()).context("the new recording's manifest")?;
-        let writer = Writer::create(dir, &manifest, WriterOptions::default()).context("opening the recording")?;
+        let manifest = std::fs::read(dir.join(reprise_recording::MANIFEST_FILE))
+            .context("reading the new recording's manifest")?;
+        let manifest = Manifest::parse(&manifest).context("the new recording's manifest")?;
+        let writer = Writer::begin(DirMedium::adopt(dir), &manifest, WriterOptions::default())
+            .context("opening the recording")?;
         Ok(Self {
             control,
             collector: Collector::new(taps.len()),
