@@ -127,25 +127,36 @@ fn round_trip(cpu: &mut CpuPort) {
     assert_eq!(reply.cause, seq);
 }
 
+/// No figure takes longer, so that a loaded machine gives a worse figure and no endless run.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Up to `samples` samples, after a tenth as many to warm up.
+fn sample(samples: usize, mut measure: impl FnMut() -> f64) -> (f64, f64) {
+    let start = Instant::now();
+    let patient = || start.elapsed() < PATIENCE;
+    for _ in (0..samples / 10).take_while(|_| patient()) {
+        measure();
+    }
+    let first = measure();
+    quantiles(std::iter::once(first).chain((1..samples).take_while(|_| patient()).map(|_| measure())).collect())
+}
+
 fn quantiles(mut samples: Vec<f64>) -> (f64, f64) {
     samples.sort_by(f64::total_cmp);
     (samples[samples.len() / 2], samples[samples.len() * 99 / 100])
 }
 
-/// Round trips, `pause` apart; each sample is of `batch` of them.
-fn round_trips(cpu: &mut CpuPort, samples: usize, batch: u32, pause: Duration) -> (f64, f64) {
+/// Round trips, `pause` apart.
+fn round_trips(cpu: &mut CpuPort, samples: usize, pause: Duration) -> (f64, f64) {
     let measure = |cpu: &mut CpuPort| {
-        std::thread::sleep(pause);
-        let start = Instant::now();
-        for _ in 0..batch {
-            round_trip(cpu);
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
         }
-        start.elapsed().as_nanos() as f64 / f64::from(batch)
+        let start = Instant::now();
+        round_trip(cpu);
+        start.elapsed().as_nanos() as f64
     };
-    for _ in 0..samples / 10 {
-        measure(cpu);
-    }
-    quantiles((0..samples).map(|_| measure(cpu)).collect())
+    sample(samples, || measure(cpu))
 }
 
 /// Posted writes to a device that is awake, in bursts that fit into the ring, so that no sample holds back-pressure.
@@ -160,10 +171,7 @@ fn posted(cpu: &mut CpuPort, samples: usize) -> (f64, f64) {
         round_trip(cpu);
         time
     };
-    for _ in 0..samples / 10 {
-        measure(cpu);
-    }
-    quantiles((0..samples).map(|_| measure(cpu)).collect())
+    sample(samples, || measure(cpu))
 }
 
 fn measure() -> Vec<Figure> {
@@ -172,12 +180,12 @@ fn measure() -> Vec<Figure> {
         let mut add = |name, goal, (median, p99)| figures.push(Figure { name, tap, median, p99, goal });
         {
             let (_bed, mut cpu) = Bed::new(tap, "spin");
-            add("round trip, both spinning", Some(1000.0), round_trips(&mut cpu, 200_000, 1, Duration::ZERO));
+            add("round trip, both spinning", Some(1000.0), round_trips(&mut cpu, 200_000, Duration::ZERO));
             add("posted write, device awake", Some(60.0), posted(&mut cpu, 4000));
         }
         let (_bed, mut cpu) = Bed::new(tap, "sleep");
         let pause = Duration::from_micros(200);
-        add("round trip, both asleep", None, round_trips(&mut cpu, 5_000, 1, pause));
+        add("round trip, both asleep", None, round_trips(&mut cpu, 5_000, pause));
     }
     figures
 }

@@ -7,9 +7,6 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The environment variable that turns it on: a decimal seed, `0` or absent for off.
-pub const ENV: &str = "REPRISE_JITTER";
-
 static ENABLED: AtomicBool = AtomicBool::new(false);
 static SEED: AtomicU64 = AtomicU64::new(0);
 static THREADS: AtomicU64 = AtomicU64::new(0);
@@ -22,14 +19,6 @@ thread_local! {
 pub fn enable(seed: u64) {
     SEED.store(seed, Ordering::Relaxed);
     ENABLED.store(seed != 0, Ordering::Relaxed);
-}
-
-/// Turns delays on from [`ENV`], mixed with `salt` (a number of this process). Anything that is no number means off.
-pub fn enable_from_env(salt: u64) {
-    let seed = std::env::var(ENV).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
-    if seed != 0 {
-        enable(mix(seed.wrapping_add(salt.wrapping_mul(0x9E37_79B9_7F4A_7C15))) | 1);
-    }
 }
 
 /// Whether delays are on.

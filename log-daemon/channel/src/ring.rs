@@ -668,7 +668,7 @@ impl<S: Space> Target<'_, S> {
     }
 }
 
-/// The most targets that one wait takes.
+/// The most targets that one wait can watch: each has up to three words.
 pub const MAX_TARGETS: usize = 42;
 
 /// Sleeps until one of the targets is ready.

@@ -319,9 +319,13 @@ impl Space for Segment {
         let mut futexes = [FutexWaitv::default(); FUTEX_WAITV_MAX];
         let words = watches.iter().map(|&(space, index, value)| (space.low_half(index), value));
         let mut count = 0;
-        for (place, (word, value)) in futexes.iter_mut().zip(words.chain(extra)) {
+        // What does not fit goes unwatched: the caller then gives a short limit.
+        for (place, (word, value)) in futexes.iter_mut().zip(extra.into_iter().chain(words)) {
             *place = FutexWaitv::new(word, value);
             count += 1;
+        }
+        if count == 0 {
+            return std::thread::sleep(limit.unwrap_or_default());
         }
         futex_wait(&futexes[..count], limit.unwrap_or(Duration::from_secs(1)));
     }

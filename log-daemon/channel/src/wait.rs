@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use crate::error::{ChannelError, CloseReason, Problem, RingName};
 use crate::jitter;
 use crate::layout::{LEFT, Links};
-use crate::ring::{Space, Target, sleep_until};
+use crate::ring::{MAX_TARGETS, Space, Target, sleep_until};
 use crate::segment::{Segment, wake_local};
 
 /// No sleep lasts longer than this before the waiter looks round again, whatever wake it may have missed.
 const SLICE: Duration = Duration::from_millis(100);
+/// The same for a wait for more than the kernel watches at once.
+const CROWDED_SLICE: Duration = Duration::from_millis(1);
 
 /// A bell in a process's own memory: another thread, or a signal handler, rings it to get a waiter out of its sleep.
 #[derive(Debug, Default)]
@@ -181,14 +183,13 @@ enum Ended {
     Error(ChannelError),
 }
 
-/// Waits until one of the interests is ready. At most 42 (with what else they watch, as much as the kernel waits for at
-/// once).
+/// Waits until one of the interests is ready; with none, until `abort` says so. Up to 42 of them sleep until they are woken: what they
+/// watch is as much as the kernel waits for at once. With more, the wait looks round every millisecond instead.
 ///
 /// # Errors
 /// If one of the channels was closed, or its other end left, and nothing is ready.
 pub fn wait_many(interests: &[Interest<'_>], spin: &SpinPolicy, abort: &Abort<'_>) -> Result<Waited, ChannelError> {
     let targets = interests.iter().map(|interest| interest.target).collect::<Vec<_>>();
-    assert!(targets.len() <= crate::ring::MAX_TARGETS, "one wait takes at most 42 interests");
     wait(&targets, interests, spin, None, abort, || {})
 }
 
@@ -218,6 +219,7 @@ fn wait(
     }
     // A ring between here and the sleep changes the count, so the sleep does not begin.
     let extra = abort.doorbell.map(|bell| (&bell.rings, bell.rings.load(Ordering::SeqCst)));
+    let slice = if targets.len() > MAX_TARGETS { CROWDED_SLICE } else { SLICE };
     let check = || {
         jitter::point();
         for interest in interests {
@@ -227,7 +229,7 @@ fn wait(
                 return Err(if ready { Ended::By(Waited::Ready) } else { Ended::Error(error) });
             }
         }
-        abort.look().map(Some).map_err(Ended::By)
+        abort.look().map(|left| Some(left.min(slice))).map_err(Ended::By)
     };
     match sleep_until(targets, extra, armed, check) {
         Ok(()) => Ok(Waited::Ready),

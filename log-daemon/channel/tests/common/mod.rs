@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod hostile;
+pub(crate) mod talk;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
