@@ -202,7 +202,8 @@ impl Server {
             Stop::Error(e) if e.downcast_ref::<ChannelError>().is_some_and(ChannelError::is_end) => {
                 tracing::debug!("{}: {e}", self.name);
                 self.over = true;
-                Ok(())
+                // What the device said before is still good.
+                self.flush()
             }
             other => Err(other),
         }
@@ -314,28 +315,29 @@ impl Server {
         }
     }
 
-    /// Passes output on: to the recording, if there is one, and to the backend.
+    /// Passes output on: to the backend, and to the recording if there is one.
     fn flush(&mut self) -> Result<(), Stop> {
         if self.out.is_empty() {
             return Ok(());
         }
         let data = std::mem::take(&mut self.out);
+        let port = std::mem::replace(&mut self.out_port, BACKEND_PORT);
         self.out_hash.update(&data);
         self.out_bytes += data.len() as u64;
-        if self.port.config().tap {
-            for piece in data.chunks(BATCH) {
-                self.emit(self.last, &Message::HostOut { port: self.out_port.into(), data: piece })?;
-            }
-        }
-        if self.out_port == BACKEND_PORT && self.backend.write(&data) == Output::Blocked {
+        if port == BACKEND_PORT && self.backend.write(&data) == Output::Blocked {
             self.watch.want(OUTPUT);
-            while self.backend.pending() > MAX_PENDING && !self.save {
-                self.wait_for_output(Duration::from_millis(100))?;
+        }
+        if self.port.config().tap && !self.over {
+            for piece in data.chunks(BATCH) {
+                self.emit(self.last, &Message::HostOut { port: port.into(), data: piece })?;
             }
         }
+        while self.backend.pending() > MAX_PENDING && !self.save && !self.over {
+            self.wait_for_output(Duration::from_millis(100))?;
+        }
+        // Keeps the memory.
         self.out = data;
         self.out.clear();
-        self.out_port = BACKEND_PORT;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ pub mod limits {
     /// Registers.
     pub const REGISTERS: usize = 4096;
     /// Shadows.
-    pub const SHADOWS: usize = 256;
+    pub const SHADOWS: usize = 64;
     /// Pins in each direction.
     pub const PINS: usize = 256;
     /// Ports.
@@ -537,7 +537,7 @@ mod tests {
         refuse(&|s| s.registers[1].write = WritePolicy::Posted { shadows: vec![9] }, "shadow 9");
         refuse(&|s| s.registers[2].read = ReadPolicy::Clock { hz: 0 }, "0 Hz");
         refuse(&|s| s.registers[1].name = "A".into(), "two of");
-        refuse(&|s| s.shadows = (0..257).map(|i| Shadow { name: i.to_string(), reset: 0 }).collect(), "at most 256");
+        refuse(&|s| s.shadows = (0..65).map(|i| Shadow { name: i.to_string(), reset: 0 }).collect(), "at most 64");
         refuse(&|s| s.outputs.push("irq".into()), "two of");
         refuse(&|s| s.outputs.push("a b".into()), "printable");
     }
