@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use anyhow::Context;
 use reprise_child::control::{Engine, Ready};
 use reprise_machine::Machine;
-use reprise_recording::{DirMedium, FORMAT, IdRegister, Input, Manifest, Medium, Plugin, Quirks, store_input};
+use reprise_recording::{
+    DirMedium, FORMAT, INPUTS_DIR, IdRegister, Input, MANIFEST_FILE, Manifest, Medium, Plugin, Quirks, store_input,
+};
 
 use crate::failure::Failure;
 use crate::images::BootFiles;
@@ -50,17 +52,13 @@ pub(crate) fn begin(
     }
     std::fs::create_dir_all(&dir).with_context(|| format!("can't make the recording's directory {}", dir.display()))?;
     let dir = dir.canonicalize().with_context(|| format!("{}", dir.display()))?;
-    let mut inputs = Vec::new();
+    let mut recording = NewRecording { dir, inputs: Vec::new(), plugins: Vec::new() };
     for (name, bytes) in &files.files {
-        let stored = store_input(&dir, bytes)?;
-        inputs.push(Input { name: name.clone(), hash: stored.hash, size: stored.size });
+        let stored = store_input(&recording.dir, bytes)?;
+        recording.inputs.push(Input { name: name.clone(), hash: stored.hash, size: stored.size });
     }
-    let plugins = plugins.iter().map(|p| store_input(&dir, &p.bytes)).collect::<Result<_, _>>()?;
-    // A convenience: a recording without the link is as good.
-    if let Err(e) = reprise_recording::set_latest(&root, &dir) {
-        tracing::warn!("{e}");
-    }
-    Ok(NewRecording { dir, inputs, plugins })
+    recording.plugins = plugins.iter().map(|p| store_input(&recording.dir, &p.bytes)).collect::<Result<_, _>>()?;
+    Ok(recording)
 }
 
 impl NewRecording {
@@ -105,7 +103,23 @@ impl NewRecording {
         };
         let text = manifest.to_text()?;
         let begun = DirMedium::new(&self.dir).begin(text.as_bytes());
-        Ok(begun.with_context(|| format!("can't write the manifest of {}", self.dir.display()))?)
+        begun.with_context(|| format!("can't write the manifest of {}", self.dir.display()))?;
+        // A convenience: a recording without the link is as good.
+        if let Err(e) = reprise_recording::set_latest(&reprise_recording::recordings_root(), &self.dir) {
+            tracing::warn!("{e}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NewRecording {
+    /// A machine that never began leaves no recording.
+    fn drop(&mut self) {
+        if !self.dir.join(MANIFEST_FILE).exists() {
+            let _ = std::fs::remove_dir_all(self.dir.join(INPUTS_DIR));
+            // Only if it is empty.
+            let _ = std::fs::remove_dir(&self.dir);
+        }
     }
 }
 

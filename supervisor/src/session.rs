@@ -37,6 +37,9 @@ const FINISH_TIME: Duration = Duration::from_secs(60);
 /// How long a child may take to exit once it is told to.
 const EXIT_TIME: Duration = Duration::from_secs(5);
 
+/// The most notes of the children that are shown.
+const MAX_NOTES: usize = 200;
+
 /// What is done with the log.
 #[derive(Debug)]
 pub(crate) enum Log {
@@ -110,7 +113,8 @@ struct Session<'a> {
     ends: usize,
     /// Children may exit.
     leaving: bool,
-    running: bool,
+    /// Notes that were shown.
+    notes: usize,
 }
 
 /// Runs a machine from its start to its end.
@@ -189,7 +193,7 @@ impl<'a> Session<'a> {
             log_failure: None,
             ends: 0,
             leaving: false,
-            running: false,
+            notes: 0,
         }
     }
 
@@ -431,7 +435,6 @@ impl<'a> Session<'a> {
         for (_, child) in &self.children {
             child.send(&ToChild::Go).context("the go message")?;
         }
-        self.running = true;
         Ok(())
     }
 
@@ -462,7 +465,6 @@ impl<'a> Session<'a> {
                 break;
             }
         }
-        self.running = false;
         if let Some(cpu) = self.cpu_finished.as_ref().filter(|c| c.reason == EndReason::Channel) {
             let text = cpu.text.clone();
             self.trouble(None, text, Blame::Other);
@@ -622,7 +624,9 @@ impl<'a> Session<'a> {
         for i in 0..self.children.len() {
             // What a child said before it died is there once it is known to be dead.
             let died = self.children[i].1.reap();
-            while let Some(message) = self.children[i].1.receive() {
+            // One that never stops talking must not keep the others from being heard.
+            for _ in 0..if died { usize::MAX } else { 64 } {
+                let Some(message) = self.children[i].1.receive() else { break };
                 self.message(i, message);
             }
             if died {
@@ -647,7 +651,7 @@ impl<'a> Session<'a> {
             // SAFETY: the descriptors belong to `self`, which is borrowed for the whole call.
             fds.push(PollFd::new(unsafe { BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&fd)) }, flags));
         };
-        let reads = self.terminal.wants_input() && (self.guest.input().is_some() || !self.running);
+        let reads = self.terminal.wants_input(self.guest.input().is_some());
         if reads {
             add(stdin.as_fd(), PollFlags::POLLIN);
         }
@@ -676,7 +680,7 @@ impl<'a> Session<'a> {
             (Role::Log, FromChild::LogFinished(finished)) => self.log_finished = Some(finished),
             (Role::Cpu | Role::Log, FromChild::Diverged { text }) => drop(self.diverged.get_or_insert(text)),
             (Role::Log, FromChild::LogFailed { text }) => drop(self.log_failure.get_or_insert(text)),
-            (_, FromChild::Note { text }) => say(&printable(&text)),
+            (_, FromChild::Note { text }) => self.note(&text),
             (_, FromChild::Violation { syscall }) => {
                 let text = format!(
                     "{} made a system call that its sandbox forbids: {}",
@@ -694,6 +698,16 @@ impl<'a> Session<'a> {
                 let text = format!("{} sent a message that is not its own to send: {kind}", self.children[i].1.name);
                 self.trouble(Some(role), text, Blame::Other);
             }
+        }
+    }
+
+    /// Shows a child's note, but no endless list of them.
+    fn note(&mut self, text: &str) {
+        self.notes += 1;
+        match self.notes {
+            ..MAX_NOTES => say(&printable(text)),
+            MAX_NOTES => say("more notes are not shown"),
+            _ => {}
         }
     }
 

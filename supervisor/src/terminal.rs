@@ -93,8 +93,12 @@ impl Drop for RawMode {
 
 /// Are stdin and stdout a terminal that this process may use?
 pub(crate) fn interactive() -> bool {
-    let foreground = nix::unistd::tcgetpgrp(io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp());
-    io::stdin().is_terminal() && io::stdout().is_terminal() && foreground
+    io::stdin().is_terminal() && io::stdout().is_terminal() && foreground()
+}
+
+/// Is this process in the terminal's foreground?
+fn foreground() -> bool {
+    nix::unistd::tcgetpgrp(io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp())
 }
 
 /// What the user asks the supervisor for.
@@ -118,10 +122,11 @@ impl EscapeFilter {
         for &byte in bytes {
             match (std::mem::take(&mut self.escaped), byte) {
                 (false, ESCAPE) => self.escaped = true,
-                (false, byte) | (true, byte @ ESCAPE) => guest.push_back(byte),
+                // A guest that takes nothing must not keep `Ctrl-a x` from being seen: what is too much for it is lost.
+                (false, byte) | (true, byte @ ESCAPE) if guest.len() < MAX_PENDING => guest.push_back(byte),
                 (true, b'x' | b'X') => requests.push(Request::Quit),
                 (true, b'h' | b'H' | b'?') => requests.push(Request::Help),
-                (true, _) => {}
+                _ => {}
             }
         }
         requests
@@ -147,13 +152,13 @@ impl Terminal {
     pub(crate) fn new(input: bool) -> io::Result<Self> {
         let raw = if input && interactive() { Some(RawMode::enter()?) } else { None };
         // A terminal in the background would stop the process at the first read.
-        let open = input && (raw.is_some() || !io::stdin().is_terminal());
+        let open = input && (foreground() || !io::stdin().is_terminal());
         Ok(Self { raw, filter: EscapeFilter::default(), pending: VecDeque::new(), open })
     }
 
-    /// Does it make sense to poll stdin?
-    pub(crate) fn wants_input(&self) -> bool {
-        self.open && self.pending.len() < MAX_PENDING
+    /// Does it make sense to poll stdin? `taken`: the guest still has a console to take it. A raw terminal is always read, for its escape key.
+    pub(crate) fn wants_input(&self, taken: bool) -> bool {
+        self.open && (self.raw.is_some() || taken && self.pending.len() < MAX_PENDING)
     }
 
     /// Is there anything for the guest?
@@ -292,8 +297,11 @@ mod tests {
     fn waiting_input_is_bounded() {
         let mut terminal =
             Terminal { raw: None, filter: EscapeFilter::default(), pending: VecDeque::new(), open: true };
-        assert!(terminal.wants_input());
+        assert!(terminal.wants_input(true) && !terminal.wants_input(false));
         terminal.pending.extend(vec![0; MAX_PENDING]);
-        assert!(!terminal.wants_input() && terminal.has_pending() && !terminal.exhausted());
+        assert!(!terminal.wants_input(true) && terminal.has_pending() && !terminal.exhausted());
+        let mut guest = VecDeque::from(vec![0; MAX_PENDING]);
+        assert_eq!(EscapeFilter::default().feed(b"a\x01x", &mut guest), [Request::Quit]);
+        assert_eq!(guest.len(), MAX_PENDING);
     }
 }

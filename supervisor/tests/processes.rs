@@ -308,7 +308,7 @@ fn what_a_device_says_at_its_start_points_into_the_file() {
         .run("", &["--config", "m.ron"])
         .assert(3, "m.ron:8:33: there is no plugin \"fake\"; build or install it: looked for ");
     std::fs::remove_file(stage.path("image.bin")).unwrap();
-    stage.run("", &["--config", "m.ron"]).assert(3, "m.ron:7:23: image.bin: No such file");
+    stage.run("", &["--config", "m.ron"]).assert(3, "m.ron:6:23: image.bin: No such file");
     std::fs::create_dir(stage.path("image.bin")).unwrap();
     stage.run("", &["--config", "m.ron"]).assert(3, "image.bin is no file");
     stage.assert_clean();

@@ -20,7 +20,7 @@ pub(crate) struct File<'a> {
     #[serde(borrow)]
     pub(crate) gic: GicFile<'a>,
     #[serde(borrow)]
-    pub(crate) boot: BootFile<'a>,
+    pub(crate) boot: &'a RawValue,
     #[serde(borrow, default)]
     pub(crate) devices: Vec<DeviceFile<'a>>,
     #[serde(borrow, default)]

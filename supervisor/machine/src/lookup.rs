@@ -66,3 +66,47 @@ fn xdg(var: Option<&Path>, home: Option<&Path>, default: &str) -> Option<PathBuf
     let set = var.filter(|p| p.is_absolute()).map(Path::to_owned);
     set.or_else(|| home.filter(|p| p.is_absolute()).map(|h| h.join(default)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_files_are_looked_up_in_order() {
+        let layout = Layout::of(Path::new("/src/target/debug/supervisor"));
+        let xdg = xdg_config(None, Some(Path::new("/home/me")));
+        let all = layout.config(Path::new("machines/a.ron"), xdg.as_deref());
+        let at =
+            |p: &str| all.iter().position(|x| x == Path::new(p)).unwrap_or_else(|| panic!("{p} is not in {all:?}"));
+        let order = [
+            at("machines/a.ron"),
+            at("configs/machines/a.ron"),
+            at("/src/configs/machines/a.ron"),
+            at("/src/target/debug/../share/reprise/configs/machines/a.ron"),
+            at("/home/me/.config/reprise/machines/a.ron"),
+        ];
+        assert!(order.is_sorted(), "{all:?}");
+        assert_eq!(layout.config(Path::new("/a.ron"), xdg.as_deref()), [Path::new("/a.ron")]);
+    }
+
+    #[test]
+    fn a_relative_xdg_folder_counts_as_unset() {
+        let home = Some(Path::new("/h"));
+        assert_eq!(xdg_config(Some(Path::new("x")), home).as_deref(), Some(Path::new("/h/.config")));
+        assert_eq!(xdg_config(Some(Path::new("/x")), home).as_deref(), Some(Path::new("/x")));
+        assert_eq!(xdg_data(None, home).as_deref(), Some(Path::new("/h/.local/share")));
+        assert_eq!(xdg_data(None, None), None);
+    }
+
+    #[test]
+    fn plugins_and_children_lie_beside_the_program_or_in_the_prefix() {
+        let layout = Layout::of(Path::new("/usr/bin/supervisor"));
+        assert!(
+            layout
+                .plugin("vexpress-sysreg")
+                .contains(&"/usr/bin/../lib/reprise/plugins/libplugin_vexpress_sysreg.so".into())
+        );
+        assert_eq!(layout.child("cpu-proc")[0], Path::new("/usr/bin/cpu-proc"));
+        assert!(layout.child("cpu-proc").contains(&"/usr/bin/../libexec/reprise/cpu-proc".into()));
+    }
+}

@@ -288,9 +288,9 @@ impl<'a> Reader<'a> {
             memory,
             clock: self.clock(file, over)?,
             gic,
-            boot: match &file.boot {
-                BootFile::Linux(linux) => Boot::Linux(self.linux(linux, over)?),
-                BootFile::Image(image) => Boot::Image(self.image(image, over)?),
+            boot: match self.source.value(file.boot)? {
+                BootFile::Linux(linux) => Boot::Linux(self.linux(file.boot, &linux, over)?),
+                BootFile::Image(image) => Boot::Image(self.image(&image, over)?),
             },
             devices,
             bus,
@@ -341,7 +341,7 @@ impl<'a> Reader<'a> {
         raw.map(|raw| self.path(place, raw)).transpose()
     }
 
-    fn linux(&mut self, file: &LinuxFile<'a>, over: &Overrides) -> Result<LinuxBoot, ConfigError> {
+    fn linux(&mut self, boot: &'a RawValue, file: &LinuxFile<'a>, over: &Overrides) -> Result<LinuxBoot, ConfigError> {
         let kernel = self.image_path(Place::Kernel, "--kernel", over.kernel.as_ref(), file.kernel)?;
         let dtb = self.image_path(Place::Dtb, "--dtb", over.dtb.as_ref(), file.dtb)?;
         let initrd = self.image_path(Place::Initrd, "--initrd", over.initrd.as_ref(), file.initrd)?;
@@ -353,8 +353,11 @@ impl<'a> Reader<'a> {
             None => self.opt(Place::Append, file.append, String::new())?,
         };
         let missing = |what: &str, flag: &str| {
-            let at = self.source.text().find("boot").unwrap_or(0);
-            self.source.error(at, format!("the machine has no {what}"), format!("name one with {flag} FILE, or here"))
+            self.source.error(
+                self.source.offset(boot),
+                format!("the machine has no {what}"),
+                format!("name one with {flag} FILE, or here"),
+            )
         };
         Ok(LinuxBoot {
             kernel: kernel.ok_or_else(|| missing("kernel", "--kernel"))?,

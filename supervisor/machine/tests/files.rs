@@ -152,7 +152,7 @@ fn unknown_and_missing_keys() {
     fails("backend: console", "backend: consol", (9, 105), "`consol`");
     fails("\"cortex-a15\"", "\"cortex-a51\"", (3, 18), "cortex-a51");
     fails(", spis: 64)", ")", (6, 36), "spis");
-    fails("kernel: \"zImage\", ", "", (7, 5), "--kernel");
+    fails("kernel: \"zImage\", ", "", (7, 11), "--kernel");
 }
 
 #[test]
