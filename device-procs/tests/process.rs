@@ -77,11 +77,12 @@ struct Setup<'a> {
     config: &'a str,
     tap: bool,
     rtc: bool,
+    jitter: Option<u64>,
 }
 
 impl<'a> Setup<'a> {
     fn pl011(path: &'a Path) -> Self {
-        Self { plugin: path, kind: "pl011", config: "()", tap: false, rtc: false }
+        Self { plugin: path, kind: "pl011", config: "()", tap: false, rtc: false, jitter: None }
     }
 
     /// Starts the process up to its answer to the start message.
@@ -100,7 +101,7 @@ impl<'a> Setup<'a> {
         };
         let (mut peer, theirs) = pair().unwrap();
         let child = spawn(&inheritable(theirs));
-        let common = Common { name: "uart0".into(), log_filter: "warn".into(), jitter: None, mode: Mode::Plain };
+        let common = Common { name: "uart0".into(), log_filter: "warn".into(), jitter: self.jitter, mode: Mode::Plain };
         let start = DeviceStart {
             common,
             channel: 0,
@@ -385,7 +386,7 @@ fn a_reader_that_does_not_read_stops_nothing() {
 fn the_clock_gets_its_date_after_a_reset() {
     let dir = tempfile::tempdir().unwrap();
     let toy = compile(dir.path(), Path::new("sdk/tests/c/toy.c"), "libtoy.so");
-    let mut rig = Setup { plugin: &toy, kind: "c-toy", config: "()", tap: false, rtc: true }.rig();
+    let mut rig = Setup { plugin: &toy, kind: "c-toy", config: "()", tap: false, rtc: true, jitter: None }.rig();
     assert_eq!(rig.read(0), 0x43);
     rig.ask(&Request::Reset);
     let date = u64::from_le_bytes(rig.offered(8)[..8].try_into().unwrap());
@@ -419,7 +420,7 @@ fn wrong_configs_and_plugins_are_blamed() {
 fn a_plugin_that_breaks_its_spec_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let path = compile(dir.path(), Path::new("tests/c/crasher.c"), "libcrasher.so");
-    let setup = Setup { plugin: &path, kind: "crasher", config: "()", tap: false, rtc: false };
+    let setup = Setup { plugin: &path, kind: "crasher", config: "()", tap: false, rtc: false, jitter: None };
     let mut rig = setup.rig();
     assert_eq!(rig.read(0), 7);
     rig.send(&Request::Write { offset: 0, size: 4, value: 1, posted: false });
@@ -436,12 +437,12 @@ fn a_plugin_that_breaks_its_spec_is_reported() {
 fn a_plugin_in_its_sandbox_can_open_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = compile(dir.path(), Path::new("tests/c/crasher.c"), "libcrasher.so");
-    let mut rig = Setup { plugin: &path, kind: "crasher", config: "()", tap: false, rtc: false }.rig();
+    let mut rig = Setup { plugin: &path, kind: "crasher", config: "()", tap: false, rtc: false, jitter: None }.rig();
     rig.send(&Request::Write { offset: 0, size: 4, value: 3, posted: false });
     assert!(matches!(rig.receive(), FromChild::Violation { .. }));
     assert_eq!(rig.wait().code(), Some(159));
     assert!(!Path::new("/tmp/reprise-must-not-exist").exists());
-    let mut rig = Setup { plugin: &path, kind: "crasher", config: "()", tap: false, rtc: false }.rig();
+    let mut rig = Setup { plugin: &path, kind: "crasher", config: "()", tap: false, rtc: false, jitter: None }.rig();
     rig.send(&Request::Write { offset: 0, size: 4, value: 2, posted: false });
     assert!(!rig.wait().success(), "a wild write ends the process");
 }
@@ -462,4 +463,56 @@ fn it_ends_with_its_channel_and_with_its_supervisor() {
     std::mem::swap(&mut rig.peer, &mut other);
     drop(other);
     assert_eq!(rig.wait().code(), Some(1));
+}
+
+/// What a driver that echoes its input does, and all effects of it.
+fn echo_session(jitter: Option<u64>) -> (Vec<String>, u64, DeviceState) {
+    let path = pl011();
+    let mut rig = Setup { jitter, ..Setup::pl011(&path) }.rig();
+    rig.start_uart();
+    rig.write(IMSC, 0x70);
+    for round in 0..8u64 {
+        rig.ask(&Request::Host { port: 0, data: &[round as u8; 20] });
+        while rig.read(FR) & 0x10 == 0 {
+            let c = rig.read(DR);
+            rig.post(DR, c);
+            if c % 3 == 0 {
+                rig.write(0x44, 0x20);
+            }
+        }
+    }
+    let last = rig.read(FR);
+    let (effects, state) = (std::mem::take(&mut rig.effects), rig.save());
+    rig.exit();
+    (effects, last, state)
+}
+
+#[test]
+fn delays_change_nothing() {
+    let expected = echo_session(None);
+    assert!(expected.0.len() > 100 && expected.2.output_bytes == 160, "{}", expected.0.len());
+    for seed in [1, 2] {
+        assert!(echo_session(Some(seed)) == expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn dma_requests_travel_in_the_sdks_layout() {
+    let dir = tempfile::tempdir().unwrap();
+    let toy = compile(dir.path(), Path::new("sdk/tests/c/toy.c"), "libtoy.so");
+    let mut rig = Setup { plugin: &toy, kind: "c-toy", config: "()", tap: false, rtc: false, jitter: None }.rig();
+    rig.ask(&Request::Reset);
+    rig.effects.clear();
+    rig.write(0x18, 0x100);
+    let asked =
+        reprise_device::dma::encode(1, &[reprise_device::device::DmaRange { addr: 0x100, len: 8 }], &[]).unwrap();
+    assert_eq!(rig.effects, [format!("{:?}", Event::Dma { tag: 1, data: &asked })]);
+    rig.effects.clear();
+    rig.ask(&Request::DmaDone { tag: 1, data: b"12345678" });
+    let write = [reprise_device::device::DmaWrite { addr: 0x108, data: b"12345678" }];
+    let asked = reprise_device::dma::encode(2, &[], &write).unwrap();
+    assert_eq!(rig.effects, [format!("{:?}", Event::Dma { tag: 2, data: &asked })]);
+    rig.ask(&Request::DmaDone { tag: 2, data: b"" });
+    assert_eq!(rig.read(0x18), 1);
+    rig.exit();
 }
