@@ -371,11 +371,6 @@ fn element(c: &Cpu, d: u32, l: u32, size: u32) -> u32 {
     v as u32 & u32::MAX >> (32 - (8 << size))
 }
 
-/// Reads an element: D register `a`, lane `b`, `imm` the size as log2 of bytes (0-2). Returns it zero-extended.
-fn get_element(c: &mut Cpu, imm: u32, a: u32, b: u32) -> u32 {
-    element(c, a, b, imm)
-}
-
 /// Writes an element: the value in `R[a]`, `imm` = `d | lane << 8 | size << 16`.
 fn set_element(c: &mut Cpu, value: u32, _: u32, imm: u32) -> u32 {
     let (d, l, size) = regs(imm);
@@ -706,7 +701,6 @@ singles! {
     CvtToU32 = cvt_fixed::<true, true>;
     CvtFromHalf = cvt_from_half;
     CvtToHalf = cvt_to_half;
-    GetElement = get_element;
     SetElement = set_element;
     DupCore = dup_core;
     Deinterleave = deinterleave;
