@@ -329,13 +329,21 @@ fn a_missing_fence_under_pressure_is_noticed() {
     must_fail(3, pressure::<Fence>);
 }
 
+/// Like [`check`], with as much of a model too large to exhaust as a minute allows.
+fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_duration = Some(Duration::from_secs(60));
+    builder.check(model);
+}
+
 #[test]
 #[ignore = "takes minutes; part of the slow tests"]
 fn slow_longer_runs() {
-    check(4, peers::<Nothing>(3));
-    check(3, peers::<Nothing>(5));
-    check(3, arena::<Nothing>(&[16, 8, 16]));
-    check(3, arena::<Nothing>(&[8, 16, 8]));
-    check(2, tapped::<Nothing>(2, 3));
-    check(3, tapped::<Nothing>(1, 2));
+    explore(4, peers::<Nothing>(3));
+    explore(3, peers::<Nothing>(5));
+    explore(3, arena::<Nothing>(&[16, 8, 16]));
+    explore(3, arena::<Nothing>(&[8, 16, 8]));
+    explore(2, tapped::<Nothing>(2, 3));
+    explore(3, tapped::<Nothing>(1, 2));
 }
