@@ -1,6 +1,6 @@
 //! [`Journal`] and [`Script`] over the control segment's rings.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use reprise_arm::state::Position;
@@ -84,15 +84,13 @@ impl<'a> RingScript<'a> {
 
     /// Takes the next entry and makes `f` of it.
     fn take<T>(&mut self, f: impl FnOnce(&EntryMsg<'_>) -> T) -> Result<T> {
-        loop {
+        let deadline = Instant::now() + DAEMON_TIMEOUT;
+        // The bell rings for other things than a stop, too.
+        while self.ring.wait_peek(&Abort::at(deadline).or_rung(self.bell)).context("the recorded journal")?.is_none() {
             if self.stop.load(Ordering::SeqCst) {
                 return Err(Stopped.into());
             }
-            let abort = Abort::after(DAEMON_TIMEOUT).or_rung(self.bell);
-            if self.ring.wait_peek(&abort).context("the recorded journal")?.is_some() {
-                break;
-            }
-            if !self.stop.load(Ordering::SeqCst) && !self.bell.take() {
+            if Instant::now() >= deadline {
                 bail!("the log daemon delivered no entry for {} s", DAEMON_TIMEOUT.as_secs());
             }
         }
