@@ -61,7 +61,8 @@ pub fn board<P: Port>(machine: &Machine, wires: &[MachineWire], devices: Vec<Att
         links.push(Link::new(d.name.clone(), a.port, policy, shadows, a.host_input));
     }
     let wires = wires.iter().map(connection).collect();
-    Ok(Board::new(clock, Gic::new(GicConfig::cortex_a15(1, machine.gic.spis as usize)), links, regions(machine), wires))
+    let gic = GicConfig::cortex_a15(machine.gic.interfaces as usize, machine.gic.spis as usize);
+    Ok(Board::new(clock, Gic::new(gic), links, regions(machine), wires))
 }
 
 fn connection(w: &MachineWire) -> Connection {

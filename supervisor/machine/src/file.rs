@@ -84,6 +84,8 @@ pub(crate) struct GicFile<'a> {
     pub(crate) cpu_size: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(crate) spis: &'a RawValue,
+    #[serde(borrow, default)]
+    pub(crate) interfaces: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

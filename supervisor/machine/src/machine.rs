@@ -106,6 +106,9 @@ pub struct Gic {
     pub cpu_size: u64,
     /// Shared peripheral interrupts, a multiple of 32 up to 960. SPI n has the interrupt id 32 + n.
     pub spis: u32,
+    /// CPU interfaces, 1 to 8: at least the machine's cores, more where the board has cores that this machine leaves out. A GIC with one
+    /// interface has no target registers, which a kernel whose device tree names several cores needs.
+    pub interfaces: u32,
 }
 
 /// Size of the GICv2 distributor's register range.

@@ -67,6 +67,7 @@ pub(crate) enum Place {
     GicDist,
     GicCpu,
     Spis,
+    Interfaces,
     Kernel,
     Dtb,
     Initrd,
@@ -272,6 +273,7 @@ impl<'a> Reader<'a> {
             cpu: self.get(Place::GicCpu, file.gic.cpu)?,
             dist: self.get(Place::GicDist, file.gic.dist)?,
             spis: self.get(Place::Spis, file.gic.spis)?,
+            interfaces: self.opt(Place::Interfaces, file.gic.interfaces, cpu.count)?,
         };
         let mut bus = Vec::new();
         for (i, range) in file.bus.iter().enumerate() {
@@ -560,7 +562,7 @@ fn check_gic(m: &Machine) -> Result<(), Problem> {
             "give a multiple of 32 KiB below 4 GiB",
         );
     }
-    let Gic { dist, cpu, cpu_size, spis } = &m.gic;
+    let Gic { dist, cpu, cpu_size, spis, interfaces } = &m.gic;
     let fits = |at: u64, size: u64| at % 0x100 == 0 && at < 0x10_0000 && m.cpu.periphbase + at + size <= SPACE;
     let cpu_fits = (0x100..=0x2_0000).contains(cpu_size) && cpu_size % 0x100 == 0 && fits(*cpu, *cpu_size);
     if !fits(*dist, GIC_DIST_SIZE) || !cpu_fits {
@@ -575,6 +577,13 @@ fn check_gic(m: &Machine) -> Result<(), Problem> {
             Place::Spis,
             format!("a GIC with {spis} SPIs is impossible"),
             "give a multiple of 32, up to 960",
+        );
+    }
+    if *interfaces < m.cpu.count || *interfaces > 8 {
+        return problem(
+            Place::Interfaces,
+            format!("a GIC with {interfaces} CPU interfaces is impossible here"),
+            format!("give a number from the {} of the machine's cores to 8", m.cpu.count),
         );
     }
     Ok(())

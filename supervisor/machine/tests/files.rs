@@ -183,6 +183,8 @@ fn impossible_sizes() {
     fails("size: 0x1000, lines: {0:", "size: 0x1001, lines: {0:", (10, 64), "impossible");
     fails("at: 0x1c110000", "at: 0xfffff004", (10, 46), "can't lie");
     fails("spis: 64", "spis: 65", (6, 44), "65 SPIs");
+    fails("spis: 64", "spis: 64, interfaces: 0", (6, 60), "0 CPU interfaces");
+    fails("spis: 64", "spis: 64, interfaces: 9", (6, 60), "9 CPU interfaces");
     fails("dist: 0x1000", "dist: 0x10", (6, 17), "GIC can't lie");
     fails("(1, 1)", "(1, 0)", (5, 38), "1/0 ns");
     fails("\"64K\"", "\"65K\"", (13, 21), "arena");
