@@ -48,3 +48,40 @@ pub fn commit_epoch(cpu: &mut Cpu, icount: u64) {
     cpu.epoch += 1;
     cpu.epoch_start = icount + 1;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::Model;
+
+    /// Pins the definition: a change here changes the meaning of every recording.
+    #[test]
+    fn what_retires() {
+        let all = [
+            (End::Completed, 1),
+            (End::Wait, 1),
+            (End::SupervisorCall, 1),
+            (End::MonitorCall, 1),
+            (End::Undefined, 0),
+            (End::PrefetchAbort, 0),
+            (End::Breakpoint, 0),
+            (End::DataAbort, 0),
+            (End::Interrupt, 0),
+        ];
+        for (end, n) in all {
+            assert_eq!(end.retired(), n, "{end:?}");
+            assert_eq!(end.begins_epoch(true), n == 1, "{end:?}");
+            assert!(!end.begins_epoch(false), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn the_accessing_instruction_is_number_zero_of_its_epoch() {
+        let mut cpu = Cpu::new(Model::cortex_a15(0, 1, 0x2c00_0000, 100_000_000));
+        cpu.icount = 10;
+        commit_epoch(&mut cpu, 9);
+        assert_eq!((cpu.pos().epoch, cpu.pos().count), (1, 0));
+        cpu.icount = 12;
+        assert_eq!(cpu.pos().count, 2);
+    }
+}

@@ -186,6 +186,16 @@ impl Builder {
         self.temp - 1
     }
 
+    /// How many temporaries are in use, for [`Self::release`].
+    pub fn mark(&self) -> u8 {
+        self.temp
+    }
+
+    /// Gives back the temporaries made since `mark`: their values are not wanted any more.
+    pub fn release(&mut self, mark: u8) {
+        self.temp = mark;
+    }
+
     /// A temporary holding `v`.
     pub fn imm(&mut self, v: u32) -> u8 {
         let t = self.temp();

@@ -4,36 +4,87 @@
 mod support;
 
 use std::time::Instant;
-use support::{DATA, Machine};
+use support::Machine;
 
 /// (name, program); each runs for ever.
 const PROGRAMS: &[(&str, &[u32])] = &[
-    // r0 counts down, a byte is cleared every r1 bytes.
+    // A sieve of Eratosthenes over 8 KiB: byte stores, compares, short loops.
     (
         "sieve",
         &[
-            0xe59f0028, 0xe3a01003, 0xe0802001, 0xe2803a01, 0xe3a04000, 0xe5c24000, 0xe0822001, 0xe1520003, 0x3afffffb,
-            0xe2811002, 0xe3510020, 0x3afffff5, 0xeafffff3, DATA,
+            0xe59f_004c,
+            0xe3a0_1000,
+            0xe3a0_2a02,
+            0xe7c0_1002,
+            0xe252_2001,
+            0x5aff_fffc,
+            0xe3a0_3002,
+            0xe7d0_4003,
+            0xe354_0000,
+            0x1a00_0006,
+            0xe083_5003,
+            0xe3a0_6001,
+            0xe355_0a02,
+            0xaa00_0002,
+            0xe7c0_6005,
+            0xe085_5003,
+            0xeaff_fffa,
+            0xe283_3001,
+            0xe353_005c,
+            0xbaff_fff2,
+            0xeaff_ffea,
+            0x8010_0000,
         ],
     ),
-    // Words copied with LDMIA/STMIA, 32 bytes at a time.
+    // 8 KiB copied with LDMIA and STMIA, 32 bytes at a time.
     (
         "memcpy",
         &[
-            0xe59f0020, 0xe2801a10, 0xe3a02c10, 0xe8b000f8, 0xe8a100f8, 0xe2522001, 0x1afffffb, 0xeafffff7, 0xe1a00000,
-            0xe1a00000, DATA,
+            0xe59f_0018,
+            0xe280_1801,
+            0xe3a0_2c01,
+            0xe8b0_13f8,
+            0xe8a1_13f8,
+            0xe252_2001,
+            0x1aff_fffb,
+            0xeaff_fff7,
+            0x8010_0000,
         ],
     ),
-    // Loads, adds, stores a word at a time with a compare.
+    // Words summed and stored back, with a conditional instruction.
     (
         "words",
         &[
-            0xe59f0028, 0xe3a02b01, 0xe3a05000, 0xe4904004, 0xe0855004, 0xe3140001, 0x12855001, 0xe5005004, 0xe2522001,
-            0x1afffff8, 0xeafffff4, 0xe1a00000, DATA,
+            0xe59f_0024,
+            0xe3a0_2a01,
+            0xe3a0_5000,
+            0xe490_4004,
+            0xe085_5004,
+            0xe314_0001,
+            0x1285_5001,
+            0xe500_5004,
+            0xe252_2001,
+            0x1aff_fff8,
+            0xeaff_fff4,
+            0x8010_0000,
         ],
     ),
     // Calls of a leaf that pushes and pops.
-    ("calls", &[0xe3a00000, 0xeb000000, 0xeafffffd, 0xe92d4030, 0xe1a04000, 0xe2844001, 0xe1a00004, 0xe8bd8030]),
+    (
+        "calls",
+        &[
+            0xe3a0_0000,
+            0xeb00_0002,
+            0xe350_0ffa,
+            0xbaff_fffc,
+            0xeaff_fffa,
+            0xe92d_4030,
+            0xe1a0_4000,
+            0xe284_4001,
+            0xe1a0_0004,
+            0xe8bd_8030,
+        ],
+    ),
 ];
 
 fn main() {

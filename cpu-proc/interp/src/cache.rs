@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 /// Entries of the jump cache.
 const JUMPS: usize = 1 << 14;
 /// Blocks after which everything is thrown away and built anew: bounds the memory of the cache.
-const MAX_BLOCKS: usize = 200_000;
+const MAX_BLOCKS: usize = 128 << 10;
 /// Stores beside the code of a page after which its blocks are dropped, so that the page can be written at full speed again. Doubles each time.
 const FIRST_PATIENCE: u32 = 256;
 
@@ -370,10 +370,13 @@ fn fetch(cpu: &mut Cpu, ram: &GuestRam, pc: u32, mode: BlockMode) -> Result<(Vec
 }
 
 fn make(mode: BlockMode, bytes: &[u8], key: Key, max: usize) -> Box<Code> {
-    let block = translate(mode, key.va, bytes, max).expect("at least one whole instruction was fetched");
+    let mut block = translate(mode, key.va, bytes, max).expect("at least one whole instruction was fetched");
+    let uops = lower(&block);
+    // The loop has its own form of them.
+    block.uops = Vec::new();
     let exit = |i: usize| Exit { to: Cell::new(None), target: block.exits[i].unwrap_or(0) };
     Box::new(Code {
-        uops: lower(&block),
+        uops,
         n: block.insns.len() as i64,
         exits: [exit(0), exit(1)],
         dead: Cell::new(false),
@@ -381,4 +384,25 @@ fn make(mode: BlockMode, bytes: &[u8], key: Key, max: usize) -> Box<Code> {
         key,
         block,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn granules_cover_what_is_touched() {
+        assert_eq!(granules(0x1000, 4), 1);
+        assert_eq!(granules(0x103c, 8), 3);
+        assert_eq!(granules(0x1fff, 1), 1 << 63);
+        assert_eq!(granules(0x1000, 0x1000), u64::MAX);
+        assert_eq!(granules(0x1fc0, 0x100), 1 << 63, "ends at the page");
+    }
+
+    #[test]
+    fn neighbouring_addresses_have_jump_slots_of_their_own() {
+        let slots: std::collections::HashSet<usize> = (0..4096).map(|i| jump_slot(0xc010_0000 + 4 * i)).collect();
+        assert_eq!(slots.len(), 4096);
+        assert!(slots.iter().all(|s| *s < JUMPS));
+    }
 }

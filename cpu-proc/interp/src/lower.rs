@@ -143,3 +143,42 @@ fn ends(op: Op) -> bool {
             | Stop
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reprise_arm::translate::{BlockMode, translate};
+
+    /// Whatever the bytes are: they translate without a panic, in every mode, and the result passes `verify`.
+    #[test]
+    fn any_bytes_translate() {
+        let mut x = 0x1234_5678_9abc_def0u64;
+        let mut next = || {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (x >> 32) as u32
+        };
+        for i in 0..40_000u32 {
+            let mut bytes = [0u8; 64];
+            for c in bytes.chunks_mut(4) {
+                // Half of the words are in the SIMD and unconditional spaces, which need more operands.
+                let w = if next() & 1 == 0 { next() } else { next() | 0xe000_0000 };
+                let w = if i & 1 == 0 { w } else { w.rotate_right(16) };
+                c.copy_from_slice(&w.to_le_bytes());
+            }
+            let mode = BlockMode {
+                thumb: i & 1 != 0,
+                it: if i & 7 == 1 { next() as u8 } else { 0 },
+                big_endian: i & 2 != 0,
+                privileged: i & 4 != 0,
+                vfp_access: i & 0x30 != 0,
+                vfp_enabled: i & 0xc0 != 0,
+                simd_enabled: i & 0x300 != 0,
+                d32_enabled: i & 0x400 == 0,
+                vfp_vectors: i & 0x1800 == 0,
+            };
+            let block = translate(mode, 0x8000, &bytes, 16).expect("whole instructions");
+            assert_eq!(lower(&block).len(), block.uops.len());
+            assert!(block.insns.len() <= 16);
+        }
+    }
+}

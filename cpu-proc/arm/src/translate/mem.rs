@@ -224,7 +224,8 @@ pub fn mem_dual(b: &mut Builder, x: &Dual) {
 /// LDRD, STRD with a register offset.
 pub fn mem_dual_reg(b: &mut Builder, x: &DualReg) {
     let o = x.off;
-    if bad_dual(b, x.load, x.rt, x.rt2, x.rn, o.mode) || o.rm.0 == 15 {
+    let clash = x.load && (o.rm == x.rt || o.rm == x.rt2);
+    if bad_dual(b, x.load, x.rt, x.rt2, x.rn, o.mode) || o.rm.0 == 15 || clash {
         return b.unpredictable();
     }
     let n = base(b, x.rn);

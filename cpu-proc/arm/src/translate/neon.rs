@@ -454,12 +454,15 @@ fn put_element(b: &mut Builder, t: u8, d: u32, lane: u32, z: u32) {
 
 /// Stores one lane.
 fn store_element(b: &mut Builder, base: u8, off: u32, d: u32, lane: u32, z: u32, align: u8) {
+    // A structure can have 32 elements, more than there are temporaries.
+    let mark = b.mark();
     let at = lane << (z + 3);
     let mut t = b.t_imm(Op::ExtGet, 0, 2 * d + at / 32);
     if z < 2 && at % 32 != 0 {
         t = b.t_imm(Op::LsrImm, t, at % 32);
     }
     b.store(element_kind(z, align), t, base, off);
+    b.release(mark);
 }
 
 /// A structure to or from one lane.
