@@ -350,8 +350,8 @@ impl<P: Port> Bus for Board<P> {
         let mask = if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
         let value = match r.target {
             Target::Zero => 0,
-            Target::GicDist => u64::from(self.gic.dist_read(0, true, offset as u32, size)),
-            Target::GicCpu => u64::from(self.gic.cpu_read(0, true, offset as u32, size)),
+            Target::GicDist => u64::from(self.gic.dist_read(0, at.secure, offset as u32, size)),
+            Target::GicCpu => u64::from(self.gic.cpu_read(0, at.secure, offset as u32, size)),
             Target::Device(d) => self.device_read(at, d, offset, size).unwrap_or_else(|e| {
                 self.error.get_or_insert(e);
                 0
@@ -367,8 +367,8 @@ impl<P: Port> Bus for Board<P> {
         let offset = pa - r.start;
         match r.target {
             Target::Zero => {}
-            Target::GicDist => self.gic.dist_write(0, true, offset as u32, size, value as u32),
-            Target::GicCpu => self.gic.cpu_write(0, true, offset as u32, size, value as u32),
+            Target::GicDist => self.gic.dist_write(0, at.secure, offset as u32, size, value as u32),
+            Target::GicCpu => self.gic.cpu_write(0, at.secure, offset as u32, size, value as u32),
             Target::Device(d) => {
                 if let Err(e) = self.device_write(at, d, offset, size, value) {
                     self.error.get_or_insert(e);

@@ -173,7 +173,7 @@ impl ToyEngine {
     }
 
     fn access(cpu: &mut Cpu, bus: &mut dyn Bus, pa: u64, write: Option<u64>) -> bool {
-        let at = At { icount: cpu.icount, pc: cpu.regs[15] };
+        let at = At { icount: cpu.icount, pc: cpu.regs[15], secure: cpu.is_secure() };
         let after = match write {
             Some(v) => bus.write(at, pa, 4, v & 0xffff_ffff).expect("mapped"),
             None => {

@@ -7,6 +7,9 @@ pub struct At {
     pub icount: u64,
     /// Guest PC of the accessing instruction, for messages.
     pub pc: u32,
+    /// The core makes the access in Secure state. (The NS bits of translation tables are not looked at: they matter to memory
+    /// that is split between the two states, which no machine here has.)
+    pub secure: bool,
 }
 
 /// The bus answered with an error: the core takes a synchronous external abort (ARM DDI 0406C B3.12.3).

@@ -143,7 +143,11 @@ impl<'a> SysCtx<'a> {
         while done < len {
             let (v, after) = self
                 .bus
-                .read(At { icount: cpu.icount, pc: cpu.regs[15] }, p.pa + u64::from(done), step as u8)
+                .read(
+                    At { icount: cpu.icount, pc: cpu.regs[15], secure: cpu.is_secure() },
+                    p.pa + u64::from(done),
+                    step as u8,
+                )
                 .map_err(|_| Abort::external(va, false))?;
             self.exit |= after.exit;
             self.mmio = true;
@@ -168,7 +172,12 @@ impl<'a> SysCtx<'a> {
             let v = value >> (8 * done) & mask(step);
             let after = self
                 .bus
-                .write(At { icount: cpu.icount, pc: cpu.regs[15] }, p.pa + u64::from(done), step as u8, v)
+                .write(
+                    At { icount: cpu.icount, pc: cpu.regs[15], secure: cpu.is_secure() },
+                    p.pa + u64::from(done),
+                    step as u8,
+                    v,
+                )
                 .map_err(|_| Abort::external(va, true))?;
             self.exit |= after.exit;
             self.mmio = true;
