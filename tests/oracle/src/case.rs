@@ -16,6 +16,18 @@ pub const CODE_SIZE: u32 = 0x4_0000;
 pub const DATA: u32 = 0x8006_0000;
 /// Size of the data window.
 pub const DATA_SIZE: u32 = 0x2000;
+/// Bytes of the code window that a case has for itself.
+pub const SLOT: usize = 64;
+/// What the code window holds where no case runs: literal loads see it.
+pub const FILLER: [u8; SLOT] = {
+    let mut out = [0; SLOT];
+    let mut i = 0;
+    while i < SLOT {
+        out[i] = (i as u8).wrapping_mul(37) ^ 0xa5;
+        i += 1;
+    }
+    out
+};
 /// Longest case, in instructions.
 pub const MAX_LEN: usize = 12;
 

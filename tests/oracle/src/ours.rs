@@ -1,6 +1,8 @@
 //! Runs a case on our own interpreter.
 
-use crate::case::{CODE, CODE_SIZE, Case, DATA, DATA_SIZE, Ending, Isa, Outcome, RAM, RAM_SIZE, State, VECTORS};
+use crate::case::{
+    CODE, CODE_SIZE, Case, DATA, DATA_SIZE, Ending, FILLER, Isa, Outcome, RAM, RAM_SIZE, SLOT, State, VECTORS,
+};
 use reprise_arm::bus::{After, At, Bus, BusFault, GuestRam};
 use reprise_arm::engine::{Engine, StopReason};
 use reprise_arm::models::Model;
@@ -56,6 +58,9 @@ impl Ours {
         let ram = unsafe { GuestRam::new(base.add(pad), u64::from(RAM), u64::from(RAM_SIZE)) };
         let mut cpu = Cpu::new(Model::cortex_a15(0, 1, 0x2c00_0000, 62_500_000));
         page_tables(&ram);
+        for slot in (0..u64::from(CODE_SIZE)).step_by(SLOT) {
+            ram.write(u64::from(CODE) + slot, &FILLER).expect("in RAM");
+        }
         system_registers(&mut cpu);
         Self { memory, ram, cpu, engine: reprise_interp::Interp::new(), last_at: 0 }
     }
@@ -73,6 +78,7 @@ impl Ours {
         self.load(&case.state);
         let stop = self.engine.run(&mut self.cpu, &self.ram, &mut NoBus, budget);
         self.ram.read(u64::from(DATA), &mut data).expect("in RAM");
+        self.ram.write(u64::from(case.at), &FILLER).expect("in RAM");
         let (ending, state) = self.unload(case.isa, stop);
         Outcome { ending, state, data }
     }

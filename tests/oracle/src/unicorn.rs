@@ -1,6 +1,6 @@
 //! Runs a case on Unicorn (a fork of QEMU 5.0's translator).
 
-use crate::case::{CODE, CODE_SIZE, Case, DATA, DATA_SIZE, Ending, Isa, Outcome, State};
+use crate::case::{CODE, CODE_SIZE, Case, DATA, DATA_SIZE, Ending, FILLER, Isa, Outcome, SLOT, State};
 use anyhow::{Result, anyhow};
 use unicorn_engine::{Arch, ArmCpuModel, HookType, MemType, Mode, Prot, RegisterARM, RegisterARMCP, Unicorn, uc_error};
 
@@ -44,8 +44,11 @@ impl Uc {
         uc.ctl_set_cpu_model(ArmCpuModel::CORTEX_A15 as i32).map_err(err("model"))?;
         uc.mem_map(u64::from(CODE), u64::from(CODE_SIZE), Prot::READ | Prot::EXEC).map_err(err("map"))?;
         uc.mem_map(u64::from(DATA), u64::from(DATA_SIZE), Prot::READ | Prot::WRITE).map_err(err("map"))?;
-        let mut cpacr = RegisterARMCP { cp: 15, is64: 0, sec: 0, crn: 1, crm: 0, opc1: 0, opc2: 2, val: 0xf << 20 };
-        uc.reg_write_arm_coproc(&mut cpacr).map_err(err("CPACR"))?;
+        for slot in (0..u64::from(CODE_SIZE)).step_by(SLOT) {
+            uc.mem_write(u64::from(CODE) + slot, &FILLER).map_err(err("code"))?;
+        }
+        let cpacr = RegisterARMCP { cp: 15, is64: 0, sec: 0, crn: 1, crm: 0, opc1: 0, opc2: 2, val: 0xf << 20 };
+        uc.reg_write_arm_coproc(&cpacr).map_err(err("CPACR"))?;
         uc.reg_write(RegisterARM::FPEXC, 1 << 30).map_err(err("FPEXC"))?;
         uc.add_mem_hook(HookType::MEM_INVALID, 1, 0, |uc, kind, addr, _size, _value| {
             let fetch = matches!(kind, MemType::FETCH_UNMAPPED | MemType::FETCH_PROT);
@@ -67,7 +70,7 @@ impl Uc {
         }
         self.last_at = case.at;
         // An earlier case may have jumped here.
-        self.uc.ctl_remove_cache(u64::from(case.at), u64::from(case.at) + 64).map_err(err("forget"))?;
+        self.uc.ctl_remove_cache(u64::from(case.at), u64::from(case.at) + SLOT as u64).map_err(err("forget"))?;
         let mut data = vec![0; DATA_SIZE as usize];
         case.data(&mut data);
         self.uc.mem_write(u64::from(DATA), &data).map_err(err("data"))?;
@@ -90,8 +93,9 @@ impl Uc {
         self.load(case)?;
         *self.uc.get_data_mut() = Seen::default();
         let begin = u64::from(case.at) | u64::from(case.isa == Isa::T32);
-        // Several instructions run straight on to the end; counting them would count an IT block wrong.
-        let (until, count) = if case.code.len() == 1 { (0xffff_fffe, 1) } else { (u64::from(case.at + case.len()), 0) };
+        // Several instructions run straight on to the end; counting them would count an IT block wrong. But Unicorn knows where it
+        // is, after a fault, only while it counts.
+        let (until, count) = (u64::from(case.at + case.len()), if case.code.len() == 1 { 1 } else { 1000 });
         let end = self.uc.emu_start(begin, until, 0, count);
         let seen = std::mem::take(self.uc.get_data_mut());
         let ending = match (seen.bad_access, seen.interrupt, end) {
@@ -109,6 +113,7 @@ impl Uc {
         };
         let mut ids = self.regs.clone();
         let values = self.uc.reg_read_batch(&mut ids, self.regs.len() as i32).map_err(err("read"))?;
+        self.uc.mem_write(u64::from(case.at), &FILLER).map_err(err("code"))?;
         let mut regs = [0; 16];
         regs.iter_mut().zip(&values).for_each(|(r, v)| *r = *v as u32);
         let mut d = [0; 32];

@@ -5,7 +5,9 @@ use reprise_oracle::qemu;
 
 #[test]
 fn random_instructions_agree_with_qemu_arm() {
-    let Some(program) = qemu::find() else { panic!("this test needs qemu-arm: install the package qemu-user (.ci/run does)") };
+    let Some(program) = qemu::find() else {
+        panic!("this test needs qemu-arm: install the package qemu-user (.ci/run does)")
+    };
     let cases = if std::env::var_os("REPRISE_SLOW").is_some() { 400_000 } else { 40_000 };
     let report = qemu::run(&program, 3, &Choice::default(), cases).expect("qemu-arm runs");
     println!("{}", report.summary());

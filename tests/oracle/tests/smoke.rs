@@ -18,25 +18,25 @@ fn case(isa: Isa, code: &[u32], width: u8) -> Case {
 fn unicorn_runs_cases() {
     let mut uc = Uc::new().expect("Unicorn");
     // add r0, r1, r1; adds r4, r0, #1
-    let out = uc.run(&case(Isa::A32, &[0xe081_0001, 0xe290_4001], 4).expect("run");
+    let out = uc.run(&case(Isa::A32, &[0xe081_0001, 0xe290_4001], 4)).expect("run");
     assert_eq!(
         (out.ending, out.state.regs[0], out.state.regs[4], out.state.regs[15]),
         (Ending::Done, 10, 11, CODE + 8)
     );
     // vadd.f64 d0, d1, d2
-    let out = uc.run(&case(Isa::A32, &[0xee31_0b02], 4).expect("run");
+    let out = uc.run(&case(Isa::A32, &[0xee31_0b02], 4)).expect("run");
     assert_eq!((out.ending, out.state.d[0]), (Ending::Done, 0x4000_0000_0000_0000));
     // adds r0, r1, #1 (T16)
-    let out = uc.run(&case(Isa::T32, &[0x1c48], 2).expect("run");
+    let out = uc.run(&case(Isa::T32, &[0x1c48], 2)).expect("run");
     assert_eq!((out.ending, out.state.regs[0], out.state.regs[15]), (Ending::Done, 6, CODE + 2));
     // svc, udf, a load from nowhere, a jump to nowhere
-    assert_eq!(uc.run(&case(Isa::A32, &[0xef00_0001], 4).expect("run").ending, Ending::Svc);
-    assert_eq!(uc.run(&case(Isa::A32, &[0xe7f0_00f0], 4).expect("run").ending, Ending::Undefined);
+    assert_eq!(uc.run(&case(Isa::A32, &[0xef00_0001], 4)).expect("run").ending, Ending::Svc);
+    assert_eq!(uc.run(&case(Isa::A32, &[0xe7f0_00f0], 4)).expect("run").ending, Ending::Undefined);
     assert_eq!(
-        uc.run(&case(Isa::A32, &[0xe593_0004], 4).expect("run").ending,
+        uc.run(&case(Isa::A32, &[0xe593_0004], 4)).expect("run").ending,
         Ending::DataAbort { addr: 0x1004, alignment: false }
     );
     // itt ne; movne r0, #7; movne r5, #9
-    let out = uc.run(&case(Isa::T32, &[0xbf1c, 0x2007, 0x2509], 2).expect("run");
+    let out = uc.run(&case(Isa::T32, &[0xbf1c, 0x2007, 0x2509], 2)).expect("run");
     assert_eq!((out.ending, out.state.regs[0], out.state.regs[5]), (Ending::Done, 7, 9));
 }

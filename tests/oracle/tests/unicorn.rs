@@ -23,6 +23,7 @@ fn random_instructions_agree() {
 
 #[test]
 fn random_words_are_defined_or_undefined_alike() {
-    let report = run_parallel(7, &Choice { wild: 100, single: true, ..Choice::default() }, 60_000, 2).expect("Unicorn runs");
+    let report =
+        run_parallel(7, &Choice { wild: 100, single: true, ..Choice::default() }, 60_000, 2).expect("Unicorn runs");
     agree(&report);
 }
