@@ -98,6 +98,11 @@ impl Space {
     }
 }
 
+/// What the tables cover: the space and name of every line, in table order. Tests and the oracle count against it.
+pub fn coverage() -> impl Iterator<Item = (&'static str, &'static str)> {
+    [&A32, &T32, &T16].into_iter().flat_map(|s| s.lines.iter().map(|l| (s.name, l.name)))
+}
+
 /// The name of a condition as an assembler suffix; `al` is empty.
 pub fn cond_suffix(cond: u8) -> &'static str {
     const NAMES: [&str; 16] =

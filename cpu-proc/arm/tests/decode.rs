@@ -1,6 +1,6 @@
 //! The tables against the expected assembler text of a sample of encodings, and the lookup's own properties.
 
-use reprise_arm::decode::{A32, Space, T16, T32, disassemble_a32, disassemble_thumb};
+use reprise_arm::decode::{A32, Space, T16, T32, coverage, disassemble_a32, disassemble_thumb};
 
 fn check(file: &str, disassemble: fn(u32) -> Option<String>) {
     let mut wrong = Vec::new();
@@ -50,5 +50,16 @@ fn undefined_space_is_undefined() {
     // A hole of the media space, a parallel operation without a prefix, and a coprocessor that isn't there.
     for w in [0xe7f00030, 0xe6000010, 0xee000010] {
         assert!(A32.lookup(w).is_none(), "{w:#x}");
+    }
+}
+
+#[test]
+fn names_are_unique_in_their_space() {
+    let mut seen = std::collections::BTreeSet::new();
+    let twice: Vec<_> = coverage().filter(|c| !seen.insert(*c)).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    // The integer core's lines and those of floating point, in each space.
+    for (space, name) in [("a32", "ldrexd"), ("t32", "ldrexd"), ("t16", "cbz"), ("a32", "vmov2"), ("t32", "vmov2")] {
+        assert!(seen.contains(&(space, name)), "{space} {name}");
     }
 }
