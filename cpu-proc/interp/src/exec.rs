@@ -42,6 +42,8 @@ pub(crate) struct Run<'a> {
     pending: Option<u64>,
     /// The block that runs, for slow paths.
     cur: *const Code,
+    /// Behind the operation that called a slow path; where to go on after it.
+    ip: *const XUop,
     /// Budget left after the running block, less [`HOLD`] while diverted.
     remaining: i64,
     /// The rest of an instruction after which the loop must be left.
@@ -64,6 +66,7 @@ impl<'a> Run<'a> {
             ram_delta: ram.base().wrapping_sub(host),
             pending: None,
             cur: std::ptr::null(),
+            ip: std::ptr::null(),
             remaining: 0,
             rest: Vec::with_capacity(64),
             diverted: None,
@@ -276,12 +279,12 @@ impl<'a> Run<'a> {
 
     #[cold]
     #[inline(never)]
-    fn slow_load(&mut self, ip: &mut *const XUop, va: u32, kind: MemKind) -> Slow<u64> {
-        let i = self.sync(*ip);
+    fn slow_load(&mut self, va: u32, kind: MemKind) -> Slow<u64> {
+        let i = self.sync(self.ip);
         // SAFETY: as in `cpu`.
         match self.ctx.load(unsafe { &mut *self.cpu }, va, kind) {
             Ok(v) => {
-                *ip = self.settle_access(i, *ip);
+                self.ip = self.settle_access(i, self.ip);
                 Some(v)
             }
             Err(abort) => {
@@ -293,12 +296,12 @@ impl<'a> Run<'a> {
 
     #[cold]
     #[inline(never)]
-    fn slow_store(&mut self, ip: &mut *const XUop, va: u32, kind: MemKind, value: u64) -> Slow<()> {
-        let i = self.sync(*ip);
+    fn slow_store(&mut self, va: u32, kind: MemKind, value: u64) -> Slow<()> {
+        let i = self.sync(self.ip);
         // SAFETY: as in `cpu`.
         match self.ctx.store(unsafe { &mut *self.cpu }, va, kind, value) {
             Ok(()) => {
-                *ip = self.settle_access(i, *ip);
+                self.ip = self.settle_access(i, self.ip);
                 Some(())
             }
             Err(abort) => {
@@ -311,12 +314,12 @@ impl<'a> Run<'a> {
     /// Loads `n` words into `out`.
     #[cold]
     #[inline(never)]
-    fn slow_load_words(&mut self, ip: &mut *const XUop, va: u32, n: usize, out: &mut [u32; 64]) -> Slow<()> {
-        let i = self.sync(*ip);
+    fn slow_load_words(&mut self, va: u32, n: usize, out: &mut [u32; 64]) -> Slow<()> {
+        let i = self.sync(self.ip);
         // SAFETY: as in `cpu`.
         match self.ctx.load_words(unsafe { &mut *self.cpu }, va, &mut out[..n]) {
             Ok(()) => {
-                *ip = self.settle_access(i, *ip);
+                self.ip = self.settle_access(i, self.ip);
                 Some(())
             }
             Err(abort) => {
@@ -329,12 +332,12 @@ impl<'a> Run<'a> {
     /// Stores words.
     #[cold]
     #[inline(never)]
-    fn slow_store_words(&mut self, ip: &mut *const XUop, va: u32, words: &[u32]) -> Slow<()> {
-        let i = self.sync(*ip);
+    fn slow_store_words(&mut self, va: u32, words: &[u32]) -> Slow<()> {
+        let i = self.sync(self.ip);
         // SAFETY: as in `cpu`.
         match self.ctx.store_words(unsafe { &mut *self.cpu }, va, words) {
             Ok(()) => {
-                *ip = self.settle_access(i, *ip);
+                self.ip = self.settle_access(i, self.ip);
                 Some(())
             }
             Err(abort) => {
@@ -345,7 +348,7 @@ impl<'a> Run<'a> {
     }
 
     #[inline(never)]
-    fn load_exclusive(&mut self, ip: &mut *const XUop, va: u32, u: &XUop) -> Slow<u64> {
+    fn load_exclusive(&mut self, va: u32, u: &XUop) -> Slow<u64> {
         let size = MemKind::unpack(u.aux).size;
         let bytes = 1 << size as u32;
         // SAFETY: as in `cpu`.
@@ -359,10 +362,10 @@ impl<'a> Run<'a> {
             cpu.excl = Exclusive { valid: true, addr: host.wrapping_add(self.ram_delta), size: bytes as u8 };
             return Some(u64::from_le_bytes(buf));
         }
-        let i = self.sync(*ip);
+        let i = self.sync(self.ip);
         match self.ctx.load_exclusive(cpu, va, size) {
             Ok(v) => {
-                *ip = self.settle_access(i, *ip);
+                self.ip = self.settle_access(i, self.ip);
                 Some(v)
             }
             Err(abort) => {
@@ -373,7 +376,7 @@ impl<'a> Run<'a> {
     }
 
     #[inline(never)]
-    fn store_exclusive(&mut self, ip: &mut *const XUop, va: u32, u: &XUop) -> Slow<u32> {
+    fn store_exclusive(&mut self, va: u32, u: &XUop) -> Slow<u32> {
         let size = MemKind::unpack(u.aux).size;
         let bytes = 1 << size as u32;
         // SAFETY: as in `cpu`.
@@ -392,10 +395,10 @@ impl<'a> Run<'a> {
             }
             return Some(u32::from(!pass));
         }
-        let i = self.sync(*ip);
+        let i = self.sync(self.ip);
         match self.ctx.store_exclusive(cpu, va, size, value) {
             Ok(pass) => {
-                *ip = self.settle_access(i, *ip);
+                self.ip = self.settle_access(i, self.ip);
                 Some(u32::from(!pass))
             }
             Err(abort) => {
@@ -407,16 +410,16 @@ impl<'a> Run<'a> {
 
     /// Calls a system function.
     #[inline(never)]
-    fn system(&mut self, ip: &mut *const XUop, u: &XUop) -> Slow<u32> {
+    fn system(&mut self, u: &XUop) -> Slow<u32> {
         let f = SYS_FNS[u.aux as usize >> 8][u.aux as usize & 0xff].f;
         // SAFETY: as in `cpu`.
         let cpu = unsafe { &mut *self.cpu };
         // Before `sync`, which sets the PC: an operand may be the PC slot.
         let (a, b) = (cpu.regs[usize::from(u.a & 63)], cpu.regs[usize::from(u.b & 63)]);
-        let i = self.sync(*ip);
+        let i = self.sync(self.ip);
         match f(cpu, &mut self.ctx, a, b, u.imm) {
             Ok(v) => {
-                *ip = self.settle_access(i, *ip);
+                self.ip = self.settle_access(i, self.ip);
                 Some(v)
             }
             Err(Trap::Undef) => {
@@ -548,10 +551,12 @@ impl<'a> Run<'a> {
             macro_rules! slow {
                 ($call:expr) => {{
                     self.cur = cur;
+                    self.ip = ip;
                     self.remaining = remaining;
                     match $call {
                         Some(v) => {
                             remaining = self.remaining;
+                            ip = self.ip;
                             (rt, wt) = (*cpu).mmu.fast_tables();
                             v
                         }
@@ -567,7 +572,7 @@ impl<'a> Run<'a> {
                         let $v = (e.wrapping_add(u64::from(va)) as *const $t).read_unaligned();
                         set!($u.d, $conv);
                     } else {
-                        let $v = slow!(self.slow_load(&mut ip, va, MemKind::new(Size::$size))) as $t;
+                        let $v = slow!(self.slow_load(va, MemKind::new(Size::$size))) as $t;
                         set!($u.d, $conv);
                     }
                 }};
@@ -580,7 +585,7 @@ impl<'a> Run<'a> {
                     if e != 0 && in_page(va, $bytes) {
                         (e.wrapping_add(u64::from(va)) as *mut $t).write_unaligned(v as $t);
                     } else {
-                        slow!(self.slow_store(&mut ip, va, MemKind::new(Size::$size), v.into()));
+                        slow!(self.slow_store(va, MemKind::new(Size::$size), v.into()));
                     }
                 }};
             }
@@ -811,7 +816,7 @@ impl<'a> Run<'a> {
                             if kind.size == Size::Dword && e != 0 && in_page(va, 8) && va & kind.required_mask() == 0 {
                                 (e.wrapping_add(u64::from(va)) as *const u64).read_unaligned()
                             } else {
-                                slow!(self.slow_load(&mut ip, va, kind))
+                                slow!(self.slow_load(va, kind))
                             };
                         set!(u.d, extend(v, kind));
                         if kind.size == Size::Dword {
@@ -825,7 +830,7 @@ impl<'a> Run<'a> {
                         if kind.size == Size::Dword && e != 0 && in_page(va, 8) && va & kind.required_mask() == 0 {
                             (e.wrapping_add(u64::from(va)) as *mut u64).write_unaligned(v);
                         } else {
-                            slow!(self.slow_store(&mut ip, va, kind, v));
+                            slow!(self.slow_store(va, kind, v));
                         }
                     }
                     X::Ldm => {
@@ -841,7 +846,7 @@ impl<'a> Run<'a> {
                             }
                         } else {
                             let mut words = [0; 64];
-                            slow!(self.slow_load_words(&mut ip, va, u.b.into(), &mut words));
+                            slow!(self.slow_load_words(va, u.b.into(), &mut words));
                             let mut k = 0;
                             while m != 0 {
                                 set!(m.trailing_zeros(), words[k]);
@@ -870,7 +875,7 @@ impl<'a> Run<'a> {
                                 m &= m - 1;
                             }
                             // A store of the PC slot must not leave its value where the PC is kept.
-                            slow!(self.slow_store_words(&mut ip, va, &words[..k]));
+                            slow!(self.slow_store_words(va, &words[..k]));
                         }
                     }
                     X::LdmExt => {
@@ -881,7 +886,7 @@ impl<'a> Run<'a> {
                             std::ptr::copy_nonoverlapping(e.wrapping_add(u64::from(va)) as *const u32, ext, n);
                         } else {
                             let mut words = [0; 64];
-                            slow!(self.slow_load_words(&mut ip, va, n, &mut words));
+                            slow!(self.slow_load_words(va, n, &mut words));
                             std::ptr::copy_nonoverlapping(words.as_ptr(), ext, n);
                         }
                     }
@@ -894,14 +899,14 @@ impl<'a> Run<'a> {
                         } else {
                             let mut words = [0; 64];
                             std::ptr::copy_nonoverlapping(ext, words.as_mut_ptr(), n);
-                            slow!(self.slow_store_words(&mut ip, va, &words[..n]));
+                            slow!(self.slow_store_words(va, &words[..n]));
                         }
                     }
                     X::ExtGet => set!(u.d, *(&raw const (*cpu).ext as *const u32).add(u.imm as usize)),
                     X::ExtSet => *(&raw mut (*cpu).ext as *mut u32).add(u.imm as usize) = get!(u.a),
                     X::Ldrex => {
                         let va = at_imm!(u);
-                        let v = slow!(self.load_exclusive(&mut ip, va, u));
+                        let v = slow!(self.load_exclusive(va, u));
                         set!(u.d, v as u32);
                         if MemKind::unpack(u.aux).size == Size::Dword {
                             set!(u.b, (v >> 32) as u32);
@@ -909,7 +914,7 @@ impl<'a> Run<'a> {
                     }
                     X::Strex => {
                         let va = get!(u.a);
-                        let v = slow!(self.store_exclusive(&mut ip, va, u));
+                        let v = slow!(self.store_exclusive(va, u));
                         set!(u.d, v);
                     }
                     X::Clrex => (*cpu).excl.valid = false,
@@ -924,7 +929,7 @@ impl<'a> Run<'a> {
                         set!(u.d, v);
                     }
                     X::Sys => {
-                        let v = slow!(self.system(&mut ip, u));
+                        let v = slow!(self.system(u));
                         set!(u.d, v);
                         // The context may have changed; blocks that depend on it are left, but the key serves this one's own exits too.
                         jkey = jump_key((*cpu).mmu.context_id(), jkey as u32);

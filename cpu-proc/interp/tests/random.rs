@@ -97,6 +97,11 @@ fn prepare(m: &mut Machine, s: &mut Seed) {
     for r in 0..8 {
         m.cpu.regs[r] = s.next() ^ s.next() << 7;
     }
+    // Some of them with big-endian data, some in User mode.
+    m.cpu.e = s.below(4) == 0;
+    if s.below(3) == 0 {
+        m.cpu.set_mode(reprise_arm::psr::Mode::Usr);
+    }
     (m.cpu.regs[8], m.cpu.regs[9], m.cpu.regs[13]) = (DATA, DATA + 0xf00, DATA + 0x2000);
     for i in 0..0x800 {
         m.write32(DATA + 4 * i, s.next());
