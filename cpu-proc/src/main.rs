@@ -121,10 +121,9 @@ impl Machine {
         let ram = *self.ram.view();
         let mut finished = None;
         let (result, pos) = {
-            let result = self.board.reset_devices();
             let mut runner =
                 Runner::new(&mut self.cpu, &ram, self.engine.as_mut(), &mut self.board, &mut outside, run_mode, policy);
-            let result = result.map_err(anyhow::Error::from).and_then(|()| runner.run());
+            let result = runner.power_on().and_then(|()| runner.run());
             if let Ok(outcome) = &result {
                 let hash = state_hash(&self.ram, runner.cpu, &runner.board.gic)?;
                 runner.put_end(outcome, hash)?;

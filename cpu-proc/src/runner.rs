@@ -98,7 +98,7 @@ impl fmt::Display for Divergence {
             "diverged at instruction {} (epoch {epoch}, count {count}, idle {idle}), pc {:#010x}: {}",
             self.icount, self.pc, self.what
         )?;
-        write!(f, "  recorded: {}\n  replayed: {}", self.expected, self.actual)
+        write!(f, "  expected (recorded): {}\n  actual (replayed):   {}", self.expected, self.actual)
     }
 }
 
@@ -123,7 +123,7 @@ pub struct Outcome {
     pub recorded_hash: Option<[u8; 32]>,
 }
 
-/// A machine ready to run.
+/// A machine ready to run: [`Runner::power_on`], then [`Runner::run`].
 pub struct Runner<'a, 'm, P> {
     /// The core.
     pub cpu: &'a mut Cpu,
@@ -155,7 +155,7 @@ enum Flow {
 }
 
 impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
-    /// Puts a machine together. Devices must have been reset.
+    /// Puts a machine together.
     pub fn new(
         cpu: &'a mut Cpu,
         ram: &'a GuestRam,
@@ -194,6 +194,15 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     fn vtime(&self) -> u64 {
         self.board.clock.vtime(self.cpu.icount)
+    }
+
+    /// Resets every device, as the first thing that happens to the machine. A recording of which nothing is whole does not even have that.
+    pub fn power_on(&mut self) -> Result<()> {
+        self.fetch()?;
+        if !self.script_done {
+            self.board.reset_devices()?;
+        }
+        Ok(())
     }
 
     /// Runs until the machine ends. Divergence comes back as a [`Divergence`] inside the error.
@@ -618,7 +627,8 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     }
 
     fn idle_live(&mut self) -> Result<Flow> {
-        if self.drain()? {
+        // An offer that came while a device was asked something else is admitted before time passes.
+        if self.drain()? || self.board.links.iter().any(|l| l.has_offer()) {
             return Ok(Flow::Run);
         }
         match (self.policy.idle, self.to_deadline()) {

@@ -315,7 +315,6 @@ fn execute(seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -> Result<Run> {
     let view = unsafe { GuestRam::new(ram.as_mut_ptr(), 0, 4096) };
     let mut cpu = Cpu::new(Model::cortex_a15(0, 1, 0x2c00_0000, 24_000_000));
     let mut b = board(seed, offers);
-    b.reset_devices()?;
     let policy = Policy {
         idle: IdleMode::Warp,
         anchor_every: 5_000,
@@ -327,6 +326,7 @@ fn execute(seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -> Result<Run> {
     };
     let (mut engine, mut host) = (ToyEngine, NoHost { sleeps: 0 });
     let mut r = Runner::new(&mut cpu, &view, &mut engine, &mut b, &mut host, mode, policy);
+    r.power_on()?;
     let outcome = r.run()?;
     r.put_end(&outcome, [1; 32])?;
     Ok(Run { outcome, regs: [cpu.regs[0], cpu.regs[1]], hashes: b.links.iter().map(|l| l.hash).collect() })
