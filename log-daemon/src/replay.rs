@@ -159,7 +159,7 @@ impl Replayer {
             Status::Corrupt(f) => {
                 self.end.failure.get_or_insert(f.to_string());
             }
-            Status::Truncated { .. } | Status::Live { .. } => {}
+            Status::Truncated { .. } | Status::Live { .. } => self.end.cut = true,
         }
         if !self.saw_end {
             self.end.cut = true;
