@@ -96,9 +96,9 @@ pub(crate) fn interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && foreground()
 }
 
-/// Is this process in the terminal's foreground?
+/// Is this process in the terminal's foreground? A terminal that doesn't control this session has no job control to care about.
 fn foreground() -> bool {
-    nix::unistd::tcgetpgrp(io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp())
+    nix::unistd::tcgetpgrp(io::stdin()).map_or(true, |group| group == nix::unistd::getpgrp())
 }
 
 /// What the user asks the supervisor for.

@@ -61,7 +61,8 @@ fn begin() -> anyhow::Result<Control> {
     let control = Control::inherited().context("descriptor 3 is no control socket")?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
     // The terminal sends SIGINT to the supervisor and its children alike; it is for the supervisor to end them.
-    for ignored in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGPIPE] {
+    // A write to a closed pipe or beyond a limit is to be an error like any other.
+    for ignored in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGXFSZ] {
         // SAFETY: ignoring a signal installs no handler.
         unsafe { signal(ignored, SigHandler::SigIgn) }.context("signal")?;
     }
