@@ -1,6 +1,6 @@
 //! The micro-op interpreter: an [`Engine`] that runs cold code, the last instructions before an exact stop, and serves as the JIT's twin in tests.
 //!
-//! `cache` finds and makes blocks, `lower` specialises micro-ops for the loop, `exec` is the loop, and this file joins them: interrupts, stops,
+//! `cache` finds and makes blocks, `lower` specialises micro-ops for the loop, `exec` runs them (its loop is `exec/dispatch`), and this file joins them: interrupts, stops,
 //! and the way from one block to the next.
 
 mod cache;
@@ -38,7 +38,8 @@ impl Engine for Interp {
 
     fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: u64) -> StopReason {
         self.cache.adopt(cpu);
-        let end = cpu.icount.checked_add(budget).expect("the instruction count stays below 2^64");
+        // No run gets this far; the loop counts in 64 signed bits and needs the top ones.
+        let end = cpu.icount + budget.min(1 << 56);
         let mut run = Run::new(&mut self.cache, cpu, ram, bus, end);
         let mut link: Option<(CodePtr, usize)> = None;
         let mut look = true;

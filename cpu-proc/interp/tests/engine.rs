@@ -20,6 +20,14 @@ fn a_budget_is_exact() {
 }
 
 #[test]
+fn a_budget_may_be_without_end() {
+    // nop ; wfi
+    let mut m = Machine::new(&[0xe320_f000, 0xe320_f003]);
+    assert_eq!(m.run(u64::MAX), StopReason::Wait);
+    assert_eq!(m.cpu.icount, 2);
+}
+
+#[test]
 fn mmio_begins_an_epoch_at_its_instruction() {
     // nop ; ldr r1, [r0, #4] ; nop ; str r1, [r0, #8] ; b .
     let mut m = Machine::new(&[0xe320_f000, 0xe590_1004, 0xe320_f000, 0xe580_1008, HANG]);
