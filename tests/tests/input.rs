@@ -51,7 +51,7 @@ fn wrong_machine_files_name_the_place() {
         ("no-plugin", "plugin: \"pl011\"", "plugin: \"pl999\"", "pl999"),
         ("no-image", "../images/hello.elf", "../images/nothing.elf", "nothing.elf"),
         ("impossible-size", "size: \"16M\"", "size: \"16Q\"", "16Q"),
-        ("huge", "size: \"16M\"", "size: \"900000G\"", "900000G"),
+        ("huge", "size: \"16M\"", "size: \"900000G\"", "4 GiB"),
         ("bad-model", "cortex-a15", "cortex-z80", "cortex-z80"),
         ("syntax", "memory: (", "memory: ((", ""),
     ];
@@ -100,10 +100,10 @@ fn wrong_boot_images() {
     run(with(&path(&g.kernel), &path(&g.dtb), "/no/such/initrd"), "/no/such/initrd");
     run(with(&path(&g.kernel), &path(&g.dtb), "/tmp"), "/tmp");
     fs::write(rig.path("text"), "this is no kernel\n".repeat(100)).expect("written");
-    run(with(&path(&rig.path("text")), &path(&g.dtb), &path(&g.initrd)), "text");
-    run(with(&path(&g.kernel), &path(&rig.path("text")), &path(&g.initrd)), "text");
+    run(with(&path(&rig.path("text")), &path(&g.dtb), &path(&g.initrd)), "zImage");
+    run(with(&path(&g.kernel), &path(&rig.path("text")), &path(&g.initrd)), "device tree");
     fs::write(rig.path("empty"), "").expect("written");
-    run(with(&path(&rig.path("empty")), &path(&g.dtb), &path(&g.initrd)), "empty");
+    run(with(&path(&rig.path("empty")), &path(&g.dtb), &path(&g.initrd)), "it is empty");
 }
 
 #[test]
