@@ -260,8 +260,10 @@ impl Replayer {
     fn report(&mut self, d: &Difference, control: &Control) -> Result<()> {
         self.broken = true;
         let name = self.names.get(d.channel).map_or("?", String::as_str);
-        let text =
-            format!("diverged on channel {name:?}, {}\n  expected (recorded): {}\n  actual (replayed):   {}", d.what, d.expected, d.actual);
+        let text = format!(
+            "diverged on channel {name:?}, {}\n  expected (recorded): {}\n  actual (replayed):   {}",
+            d.what, d.expected, d.actual
+        );
         if self.end.divergence.is_none() {
             self.end.divergence = Some(text.clone());
             control.send(&FromChild::Diverged { text })?;

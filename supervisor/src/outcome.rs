@@ -104,7 +104,11 @@ impl Outcome {
             let text = differs("console hash", &recorded.console_hash, &hash)?;
             Some(format!("{text}; {} bytes, now {bytes}", recorded.console_bytes))
         });
-        let devices = || self.device_hash.filter(|_| known(&recorded.device_hash)).and_then(|hash| differs("device hash", &recorded.device_hash, &hash));
+        let devices = || {
+            self.device_hash
+                .filter(|_| known(&recorded.device_hash))
+                .and_then(|hash| differs("device hash", &recorded.device_hash, &hash))
+        };
         differs("state hash", &recorded.state_hash, &cpu.state_hash).or(console).or_else(devices)
     }
 
