@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use reprise_channel::{Abort, DaemonControl, Event, Interest, SpinPolicy, TapPort, wait_many};
+use reprise_channel::{Abort, DaemonControl, EndReason, Event, Interest, SpinPolicy, TapPort, wait_many};
 use reprise_child::Control;
 use reprise_child::control::{FromChild, LogFinished, LogStart, Totals};
 use reprise_recording::{DirMedium, End, Entry, Manifest, Writer, WriterOptions, journal};
@@ -166,7 +166,7 @@ impl Recorder {
             }
             let record = End {
                 reason: end.a as u32,
-                detail: String::new(),
+                detail: reason_text(end.a).into(),
                 at: end.at,
                 icount: end.b,
                 vtime: end.c,
@@ -188,5 +188,19 @@ impl Recorder {
             failure: self.failure.take(),
             ..LogFinished::default()
         })
+    }
+}
+
+/// Why a run ended, for people.
+fn reason_text(reason: u64) -> &'static str {
+    match u8::try_from(reason).ok().and_then(|r| EndReason::try_from(r).ok()) {
+        Some(EndReason::PowerOff) => "the guest powered off",
+        Some(EndReason::Reboot) => "the guest asked for a reset",
+        Some(EndReason::Stopped) => "stopped by the user",
+        Some(EndReason::Limit) => "the instruction limit was reached",
+        Some(EndReason::Dead) => "the guest can never run again",
+        Some(EndReason::DeviceFault) => "a device failed",
+        Some(EndReason::Panic) => "the guest reported a panic",
+        Some(EndReason::Internal) | None => "an internal condition",
     }
 }

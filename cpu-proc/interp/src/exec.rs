@@ -462,7 +462,13 @@ impl<'a> Run<'a> {
                 self.finish();
                 let cpu = self.cpu();
                 cpu.regs[15] = u.imm;
-                cpu.waiting = u.op == X::Wfi || !std::mem::take(&mut cpu.event);
+                if u.op == X::Wfi {
+                    cpu.waiting = true;
+                } else {
+                    // WFE may complete at any time (ARM DDI 0406C B1.8.13). A lone core has no other to wait for, and what else
+                    // would wake it, the timer's event stream, comes soon: it goes on at once.
+                    cpu.event = false;
+                }
             }
             X::Stop => {
                 // SAFETY: `cur` is the running block.

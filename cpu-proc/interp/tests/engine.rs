@@ -234,11 +234,15 @@ fn wfi_retires_and_waits_until_a_line_rises_masked_or_not() {
 }
 
 #[test]
-fn wfe_takes_the_event_first() {
+fn wfe_takes_the_event_and_never_waits() {
     // sev ; wfe ; wfe
     let mut m = Machine::new(&[0xe320_f004, 0xe320_f002, 0xe320_f002, HANG]);
-    assert_eq!(m.run(10), StopReason::Wait);
-    assert_eq!(m.cpu.icount, 3);
+    m.run(1);
+    assert!(m.cpu.event);
+    m.run(1);
+    assert!(!m.cpu.event);
+    assert_eq!(m.run(3), StopReason::Budget);
+    assert_eq!((m.cpu.icount, m.cpu.waiting), (5, false));
 }
 
 #[test]
