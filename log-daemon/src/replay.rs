@@ -183,7 +183,7 @@ impl Replayer {
                         e.seq, e.a
                     )
                 })?;
-                bytes = payload(m);
+                bytes = m.payload().to_vec();
                 entry = JournalEntry::Host {
                     channel: e.channel,
                     request: e.a,
@@ -322,11 +322,6 @@ impl Replayer {
 /// The request that carries a host input.
 fn host_request(chunk: &Chunk, channel: u16, number: u64) -> Option<&Message> {
     chunk.channels.get(&channel)?.requests.iter().find(|m| m.number == number && m.kind == message::HOST)
-}
-
-/// A message's bytes, inline or not.
-fn payload(m: &Message) -> Vec<u8> {
-    if m.data.is_empty() { m.inline[..usize::from(m.size).min(8)].to_vec() } else { m.data.clone() }
 }
 
 /// Devices alongside: compares what both ends say.

@@ -68,6 +68,13 @@ pub struct Message {
     pub data: Vec<u8>,
 }
 
+impl Message {
+    /// The bytes that it carries: `data`, or the first `size` of `inline` (at most 8 bytes stand there).
+    pub fn payload(&self) -> &[u8] {
+        if self.data.is_empty() { &self.inline[..usize::from(self.size).min(self.inline.len())] } else { &self.data }
+    }
+}
+
 /// Bytes that a device sent to its backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {

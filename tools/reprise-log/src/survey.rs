@@ -112,7 +112,7 @@ impl Survey {
                 match m.kind {
                     message::READ => self.registers.entry((channel, m.offset)).or_default().reads += 1,
                     message::WRITE => self.registers.entry((channel, m.offset)).or_default().writes += 1,
-                    message::HOST => self.input_bytes += m.data.len() as u64,
+                    message::HOST => self.input_bytes += m.payload().len() as u64,
                     _ => {}
                 }
             }
