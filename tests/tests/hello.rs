@@ -56,7 +56,7 @@ fn keys_that_come_at_odd_times_come_at_the_same_instruction() {
 fn jitter_in_every_process_changes_no_replay() {
     let rig = Rig::new();
     let recorded = rig.record_hello("r", ALL);
-    let seeds = if reprise_tests::slow() { 20 } else { 4 };
+    let seeds = if reprise_tests::slow() { 20 } else { 3 };
     for seed in 1..=seeds {
         let seed = seed.to_string();
         rig.replay(&recorded.recording, &["--jitter", &seed]).exact(&recorded);

@@ -10,6 +10,12 @@ use xtask::console::{Console, Ended};
 fn staged(rig: &Rig) -> PathBuf {
     let to = rig.path("prefix");
     copy_tree(prefix(), &to);
+    // A device that never answers is given up sooner than by default.
+    let machine = to.join("share/reprise/configs/machines/hello.ron");
+    let text = fs::read_to_string(&machine).expect("installed");
+    assert!(!text.contains("limits:"), "hello has default limits");
+    let end = text.rfind(')').expect("a machine");
+    fs::write(&machine, format!("{}    limits: (reply_timeout_ms: 1500),\n)\n", &text[..end])).expect("written");
     to
 }
 

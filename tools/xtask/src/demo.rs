@@ -130,12 +130,30 @@ fn print_results(rec: &serde_json::Value, rep: &serde_json::Value, recording: &P
         number(rep, "cpu_seconds")
     );
     println!("  guest time     {:.3} s", number(rec, "guest_ns") / 1e9);
-    println!("  recording      {}", recording.display());
+    println!(
+        "  speed          {:.0} million instructions a CPU second",
+        number(rec, "instructions") / 1e6 / number(rec, "cpu_seconds")
+    );
+    println!(
+        "  recording      {} ({} KB with kernel, initramfs and plugins)",
+        recording.display(),
+        size(recording)? / 1024
+    );
     ensure!(text(rep, "verdict") == "exact", "the replay is not exact");
     for key in ["instructions", "state_hash", "device_hash", "console_hash", "console_bytes"] {
         ensure!(rec[key] == rep[key], "{key} differs: {} recorded, {} replayed", rec[key], rep[key]);
     }
     Ok(())
+}
+
+/// Bytes in a folder.
+fn size(dir: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        sum += if entry.file_type()?.is_dir() { size(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(sum)
 }
 
 /// The supervisor of a staged build.

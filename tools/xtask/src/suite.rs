@@ -26,6 +26,7 @@ pub fn test(slow: bool) -> Result<()> {
     let mut tally = Tally::default();
     lint_into(&mut tally)?;
     unit(&mut tally)?;
+    fuzz(&mut tally)?;
     oracle(&mut tally, slow)?;
     machines(&mut tally, slow)?;
     finish(&tally)
@@ -71,6 +72,14 @@ fn unit(tally: &mut Tally) -> Result<()> {
         c.args(["--exclude", name]);
     }
     cargo_test(tally, "unit tests", &mut c)
+}
+
+/// The fuzz targets compile. What they do runs with seeds among the unit tests; fuzzing itself needs a nightly compiler.
+fn fuzz(tally: &mut Tally) -> Result<()> {
+    let mut c = install::cargo();
+    c.args(["check", "--quiet", "--manifest-path", "tests/fuzz/Cargo.toml", "--target-dir"])
+        .arg(paths::target_dir().join("fuzz"));
+    check(tally, "fuzz targets", &mut c)
 }
 
 fn oracle(tally: &mut Tally, slow: bool) -> Result<()> {
