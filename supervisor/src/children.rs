@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -84,6 +85,9 @@ pub(crate) fn reserve_numbers() -> io::Result<()> {
         }
     }
 }
+
+/// How long a killed process may take to be gone.
+const KILL_TIME: Duration = Duration::from_secs(5);
 
 /// The most descriptors that a child inherits besides the control socket.
 const MAX_INHERITED: usize = 8;
@@ -171,16 +175,19 @@ impl Running {
         if self.exit.is_some() {
             return false;
         }
-        self.exit = wait4(self.pid, libc::WNOHANG);
+        self.exit = wait4(self.pid);
         self.exit.is_some()
     }
 
-    /// Kills it, if it lives, and waits for that.
+    /// Kills it, if it lives, and waits for that; not for ever, as a debugger may hold what is dead.
     pub(crate) fn kill(&mut self) {
         if self.exit.is_none() {
             // Not waited for yet, so the number is still its own.
             let _ = kill(self.pid, Signal::SIGKILL);
-            self.exit = wait4(self.pid, 0);
+            let deadline = Instant::now() + KILL_TIME;
+            while !self.reap() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 }
@@ -221,13 +228,14 @@ fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-fn wait4(pid: Pid, flags: libc::c_int) -> Option<Exit> {
+/// How the child ended, if it did.
+fn wait4(pid: Pid) -> Option<Exit> {
     let mut status = 0;
     // SAFETY: all zero is a valid rusage.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
         // SAFETY: both pointers are to locals.
-        match unsafe { libc::wait4(pid.as_raw(), &raw mut status, flags, &raw mut usage) } {
+        match unsafe { libc::wait4(pid.as_raw(), &raw mut status, libc::WNOHANG, &raw mut usage) } {
             0 => return None,
             n if n > 0 => return Some(Exit { status, cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime) }),
             _ if Errno::last() == Errno::EINTR => {}

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
@@ -69,6 +70,42 @@ pub(crate) fn sweep() {
             sweep_one(&path);
         }
     }
+    sweep_unnamed(Path::new("/dev/shm"), UNNAMED_AGE);
+}
+
+/// How old a segment must be that no lock file names before it counts as left over.
+const UNNAMED_AGE: Duration = Duration::from_secs(60);
+
+/// Removes segments of this user that no lock file names and no process has mapped. `$XDG_RUNTIME_DIR` is emptied when its user logs out, and the
+/// lock file of a machine that was killed goes with it. A living supervisor has its segments mapped.
+fn sweep_unnamed(folder: &Path, age: Duration) {
+    let uid = nix::unistd::getuid().as_raw();
+    let old = |m: &fs::Metadata| m.uid() == uid && m.modified().is_ok_and(|t| t.elapsed().is_ok_and(|e| e >= age));
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let ours = entries.flatten().filter(|e| e.metadata().is_ok_and(|m| m.is_file() && old(&m)));
+    let mut names: Vec<String> =
+        ours.filter_map(|e| e.file_name().into_string().ok()).filter(|n| is_segment(n)).collect();
+    if names.is_empty() {
+        return;
+    }
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    for maps in processes.flatten().filter_map(|p| fs::read_to_string(p.path().join("maps")).ok()) {
+        names.retain(|n| !maps.contains(n.as_str()));
+    }
+    for name in names {
+        tracing::debug!("swept the segment {name}, which nobody uses");
+        // Somebody else may have been faster.
+        let _ = fs::remove_file(folder.join(name));
+    }
+}
+
+/// Is this the name of a machine's segment: `reprise-<uuid>-<number>`?
+fn is_segment(name: &str) -> bool {
+    let Some((uuid, number)) = name.strip_prefix("reprise-").and_then(|rest| rest.rsplit_once('-')) else {
+        return false;
+    };
+    let hex = uuid.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b) || b == b'-');
+    uuid.len() == 36 && hex && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn sweep_one(path: &Path) {
@@ -126,5 +163,27 @@ mod tests {
         drop(held);
         sweep_one(&path);
         assert!(!shm.exists() && !path.exists());
+    }
+
+    #[test]
+    fn a_segment_that_nobody_names_or_maps_is_swept_once_it_is_old() {
+        let uuid = new_uuid().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: String| {
+            let path = folder.path().join(name);
+            fs::write(&path, b"left").unwrap();
+            path
+        };
+        let (left, mapped, foreign) =
+            (make(format!("reprise-{uuid}-0")), make(format!("reprise-{uuid}-12")), make("reprise-notes-1".into()));
+        let file = File::options().read(true).write(true).open(&mapped).unwrap();
+        let length = std::num::NonZeroUsize::new(4).unwrap();
+        let (read, shared) = (nix::sys::mman::ProtFlags::PROT_READ, nix::sys::mman::MapFlags::MAP_SHARED);
+        // SAFETY: a new read-only mapping that nothing looks at; it lasts as long as the process.
+        unsafe { nix::sys::mman::mmap(None, length, read, shared, &file, 0) }.unwrap();
+        sweep_unnamed(folder.path(), Duration::from_secs(60));
+        assert!(left.exists(), "it is young");
+        sweep_unnamed(folder.path(), Duration::ZERO);
+        assert!(!left.exists() && mapped.exists() && foreign.exists());
     }
 }
