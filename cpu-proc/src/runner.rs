@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use reprise_arm::bus::{Bus, GuestRam};
-use reprise_arm::engine::{Engine, StopReason};
+use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::state::{Cpu, Position};
 use reprise_arm::statehash::register_hash;
 
@@ -217,7 +217,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
                 }
             }
             let budget = self.budget();
-            if budget == 0 {
+            if budget.limit == 0 {
                 self.stuck()?;
                 continue;
             }
@@ -277,10 +277,11 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         Ok(())
     }
 
-    /// Instructions until the next thing that happens at a known count.
-    fn budget(&mut self) -> u64 {
+    /// Instructions until the next thing that happens at a known count, and until the channels want to be looked at.
+    fn budget(&mut self) -> Budget {
         let now = self.cpu.icount;
-        let mut until = self.next_anchor.min(self.next_control);
+        let mut until = self.next_anchor;
+        let mut enough = self.next_control.max(now + 1);
         if let Some(n) = self.policy.stop_at {
             until = until.min(n);
         }
@@ -297,11 +298,11 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             }
             Mode::Plain | Mode::Record(_) => {
                 if self.board.links.iter().any(|l| l.must_poll()) {
-                    until = until.min(now + self.slice());
+                    enough = enough.min(now + self.slice());
                 }
             }
         }
-        until.saturating_sub(now)
+        Budget { limit: until.saturating_sub(now), enough: enough - now }
     }
 
     fn slice(&mut self) -> u64 {

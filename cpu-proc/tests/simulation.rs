@@ -12,7 +12,7 @@ use cpu_proc::link::{Link, ReadPolicy, RegPolicy};
 use cpu_proc::port::{Effect, Incoming, Port, PortError};
 use cpu_proc::runner::{Divergence, Host, Mode, Outcome, Policy, Runner};
 use reprise_arm::bus::{At, Bus, GuestRam};
-use reprise_arm::engine::{Engine, StopReason};
+use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::gic::{Gic, GicConfig};
 use reprise_arm::models::Model;
 use reprise_arm::state::Cpu;
@@ -192,7 +192,8 @@ impl Engine for ToyEngine {
         "toy"
     }
 
-    fn run(&mut self, cpu: &mut Cpu, _: &GuestRam, bus: &mut dyn Bus, budget: u64) -> StopReason {
+    fn run(&mut self, cpu: &mut Cpu, _: &GuestRam, bus: &mut dyn Bus, budget: Budget) -> StopReason {
+        let budget = budget.limit.min(budget.enough);
         let end = cpu.icount + budget;
         while cpu.icount < end {
             // An interrupt is taken once and masks itself until the handler, here any access to offset 12, has cleared the line.

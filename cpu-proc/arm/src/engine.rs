@@ -6,7 +6,7 @@ use crate::state::Cpu;
 /// Why an engine came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// The budget is used up exactly.
+    /// The budget is used up: exactly, or [`Budget::enough`] is reached within a block.
     Budget,
     /// An MMIO access or a system-register write asked to leave ([`crate::bus::After::exit`], timer or interrupt state changed).
     Exit,
@@ -16,14 +16,31 @@ pub enum StopReason {
     Halt,
 }
 
+/// How far an engine may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Instructions that must not be exceeded; the engine stops at exactly this many.
+    pub limit: u64,
+    /// Instructions after which the caller would like to have control back. The engine may stop a block short of it, or go on to the end of a
+    /// block: nothing happens at that place unless it is written down, so it need not be the same in every run.
+    pub enough: u64,
+}
+
+impl Budget {
+    /// Exactly `n` instructions.
+    pub fn exactly(n: u64) -> Self {
+        Self { limit: n, enough: n }
+    }
+}
+
 /// An execution engine. All guest-visible state is in [`Cpu`] and guest RAM; an engine holds caches only.
 pub trait Engine {
     /// Name for reports: `interp`, `jit`.
     fn name(&self) -> &'static str;
 
-    /// Runs until exactly `budget` more instructions have retired, or something else stops it earlier.
+    /// Runs until exactly `budget.limit` more instructions have retired, or about `budget.enough`, or something else stops it earlier.
     /// `cpu.pos` and `cpu.icount` are exact on return. Pending interrupts are taken on entry, before the first instruction.
-    fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: u64) -> StopReason;
+    fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: Budget) -> StopReason;
 
     /// Forgets every cache: RAM or CPU state was changed from outside.
     fn flush(&mut self);

@@ -86,6 +86,11 @@ impl<'a> Run<'a> {
         self.end - self.cpu().icount
     }
 
+    /// Instructions retired.
+    pub(crate) fn icount(&mut self) -> u64 {
+        self.cpu().icount
+    }
+
     /// Takes a pending interrupt and looks whether the core can run at all.
     pub(crate) fn attend(&mut self) -> Option<StopReason> {
         let (irq, fiq) = self.ctx.bus.lines();

@@ -10,7 +10,7 @@ mod lower;
 use cache::{Cache, CodePtr, Fetch};
 use exec::{Next, Run};
 use reprise_arm::bus::{Bus, GuestRam};
-use reprise_arm::engine::{Engine, StopReason};
+use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::state::Cpu;
 
 /// The interpreter. It holds translated blocks and nothing that a guest could see.
@@ -36,10 +36,11 @@ impl Engine for Interp {
         "interp"
     }
 
-    fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: u64) -> StopReason {
+    fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: Budget) -> StopReason {
         self.cache.adopt(cpu);
         // No run gets this far; the loop counts in 64 signed bits and needs the top ones.
-        let end = cpu.icount + budget.min(1 << 56);
+        let (start, soft) = (cpu.icount, budget.enough < budget.limit);
+        let end = cpu.icount + budget.limit.min(budget.enough).min(1 << 56);
         let mut run = Run::new(&mut self.cache, cpu, ram, bus, end);
         let mut link: Option<(CodePtr, usize)> = None;
         let mut look = true;
@@ -66,6 +67,7 @@ impl Engine for Interp {
                     run.exec(code)
                 }
                 Fetch::Straddles(code) if run.fits(code, left) => run.exec(code),
+                _ if soft && run.icount() > start => return StopReason::Budget,
                 _ => run.exec_some(left),
             };
             link = None;

@@ -4,7 +4,7 @@ use crate::case::{
     CODE, CODE_SIZE, Case, DATA, DATA_SIZE, Ending, FILLER, Isa, Outcome, RAM, RAM_SIZE, SLOT, State, VECTORS,
 };
 use reprise_arm::bus::{After, At, Bus, BusFault, GuestRam};
-use reprise_arm::engine::{Engine, StopReason};
+use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::models::Model;
 use reprise_arm::psr::Mode;
 use reprise_arm::state::Cpu;
@@ -76,7 +76,7 @@ impl Ours {
         self.ram.write(u64::from(DATA), &data).expect("in RAM");
         self.ram.write(u64::from(case.at), &case.bytes()).expect("in RAM");
         self.load(&case.state);
-        let stop = self.engine.run(&mut self.cpu, &self.ram, &mut NoBus, budget);
+        let stop = self.engine.run(&mut self.cpu, &self.ram, &mut NoBus, Budget::exactly(budget));
         self.ram.read(u64::from(DATA), &mut data).expect("in RAM");
         self.ram.write(u64::from(case.at), &FILLER).expect("in RAM");
         let (ending, state) = self.unload(case.isa, stop);

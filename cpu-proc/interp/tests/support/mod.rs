@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use reprise_arm::bus::{After, At, Bus, BusFault, GuestRam};
-use reprise_arm::engine::{Engine, StopReason};
+use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::models::Model;
 use reprise_arm::state::Cpu;
 use reprise_interp::Interp;
@@ -119,7 +119,7 @@ impl Machine {
     }
 
     pub fn run(&mut self, budget: u64) -> StopReason {
-        self.engine.run(&mut self.cpu, &self.ram, &mut self.bus, budget)
+        self.engine.run(&mut self.cpu, &self.ram, &mut self.bus, Budget::exactly(budget))
     }
 
     /// Runs one instruction a call.

@@ -1,0 +1,107 @@
+//! The emitter: an assembler, the register convention, and code that is put out of line.
+//!
+//! # Registers of compiled code
+//! | host | what |
+//! |---|---|
+//! | `rbp` | [`Cpu`] |
+//! | `rbx` | the current load table of the MMU |
+//! | `r15` | budget left |
+//! | `rsi rdi r8 r9 r10 r11 r12 r13 r14` | guest registers, see `regs` |
+//! | `rdx` | first temporary of the micro-ops |
+//! | `rax rcx`, all of `xmm` | scratch |
+//!
+//! MXCSR is the default in compiled code: all exceptions masked, round to nearest, no flush to zero. Its flags mean nothing.
+
+use dynasmrt::{DynamicLabel, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
+use reprise_arm::state::Cpu;
+
+/// The assembler.
+pub type Asm = VecAssembler<X64Relocation>;
+
+/// What the host's CPU can do beyond x86-64-v1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// SSE4.1 and before.
+    pub sse41: bool,
+    /// AVX2 and BMI2.
+    pub avx2: bool,
+    /// FMA3.
+    pub fma: bool,
+}
+
+impl Features {
+    /// Those of this host.
+    pub fn detect() -> Self {
+        Self {
+            sse41: is_x86_feature_detected!("sse4.1"),
+            avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2"),
+            fma: is_x86_feature_detected!("fma"),
+        }
+    }
+
+    /// None: the path for the plainest host, for tests.
+    pub fn none() -> Self {
+        Self { sse41: false, avx2: false, fma: false }
+    }
+}
+
+/// Code to be placed behind the hot code.
+type Cold = Box<dyn FnOnce(&mut Emitter)>;
+
+/// An assembler with a list of out-of-line code.
+pub struct Emitter {
+    /// The assembler.
+    pub asm: Asm,
+    /// What the host can do.
+    pub features: Features,
+    /// The compiled code has checked in this straight run that FPSCR lets arithmetic take the host's short cut.
+    pub fp_checked: bool,
+    cold: Vec<Cold>,
+}
+
+impl Emitter {
+    /// An empty one, for code that will lie at host address `base`.
+    pub fn new(base: usize, features: Features) -> Self {
+        Self { asm: VecAssembler::new(base), features, fp_checked: false, cold: Vec::new() }
+    }
+
+    /// A label that can be jumped to before it is placed.
+    pub fn label(&mut self) -> DynamicLabel {
+        self.asm.new_dynamic_label()
+    }
+
+    /// Defers code: `f` emits it behind everything hot. It begins with a label that hot code jumps to and ends with a jump.
+    pub fn cold(&mut self, f: impl FnOnce(&mut Emitter) + 'static) {
+        self.cold.push(Box::new(f));
+    }
+
+    /// Emits all deferred code, and what that defers.
+    pub fn finish_cold(&mut self) {
+        while !self.cold.is_empty() {
+            for f in std::mem::take(&mut self.cold) {
+                f(self);
+            }
+        }
+    }
+
+    /// Places `label` here.
+    pub fn place(&mut self, label: DynamicLabel) {
+        dynasm!(self.asm ; .arch x64 ; =>label);
+    }
+}
+
+/// Offset of a slot of the register space from `rbp`.
+pub fn slot(s: u8) -> i32 {
+    (std::mem::offset_of!(Cpu, regs) + 4 * usize::from(s)) as i32
+}
+
+/// Offset of word `w` (0-63) of the extension registers from `rbp`.
+pub fn ext(w: u32) -> i32 {
+    assert!(w < 64, "64 extension words");
+    (std::mem::offset_of!(Cpu, ext) + 4 * w as usize) as i32
+}
+
+/// Offset of FPSCR from `rbp`.
+pub fn fpscr() -> i32 {
+    std::mem::offset_of!(Cpu, fpscr) as i32
+}
