@@ -2,7 +2,9 @@
 
 use crate::bus::{Bus, GuestRam};
 use crate::cp14;
-use crate::mmu::{Access, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN};
+use crate::mmu::{
+    Access, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, TTBCR_A1, TTBCR_EAE,
+};
 use crate::models::Model;
 use crate::pmu::{Pmu, PmuReg};
 use crate::state::Cpu;
@@ -49,9 +51,9 @@ pub struct Cp15 {
     pub ifar: [u32; 2],
     /// PAR (64 bits wide, for long descriptors).
     pub par: [u64; 2],
-    /// PRRR.
+    /// PRRR, and MAIR0 in the long-descriptor format.
     pub prrr: [u32; 2],
-    /// NMRR.
+    /// NMRR, and MAIR1 in the long-descriptor format.
     pub nmrr: [u32; 2],
     /// AMAIR0, AMAIR1.
     pub amair: [[u32; 2]; 2],
@@ -138,6 +140,23 @@ impl Cp15 {
     #[inline]
     pub fn scr_ns(&self) -> bool {
         self.scr & 1 != 0
+    }
+
+    /// TTBCR.EAE of a bank: translation tables in the long-descriptor format.
+    #[inline]
+    pub fn long_descriptors(&self, bank: usize) -> bool {
+        self.ttbcr[bank] & TTBCR_EAE != 0
+    }
+
+    /// The ASID of a bank (ARM DDI 0406C B3.9.1): of CONTEXTIDR, or of the TTBR that TTBCR.A1 names in the long-descriptor format.
+    #[inline]
+    pub fn asid(&self, bank: usize) -> u32 {
+        let ttbcr = self.ttbcr[bank];
+        if ttbcr & TTBCR_EAE == 0 {
+            return self.contextidr[bank] & 0xff;
+        }
+        let ttbr = if ttbcr & TTBCR_A1 != 0 { self.ttbr1[bank] } else { self.ttbr0[bank] };
+        (ttbr >> 48) as u32 & 0xff
     }
 
     /// CPACR, and NSACR in Non-secure state, give access to coprocessor `cp` (0-13).
@@ -292,6 +311,10 @@ pub enum Kind {
     Regime(fn(&mut Cp15) -> &mut u32, u32),
     /// 64 bits of state and its writable bits; MRC and MCR see the low half and zero the high one.
     Field64(fn(&mut Cp15) -> &mut u64, u64),
+    /// TTBR0 or TTBR1: as `Field64`; in the long-descriptor format a write may change the ASID.
+    Ttbr(fn(&mut Cp15) -> &mut u64, u64),
+    /// PRRR and MAIR0: as `Regime`; PRRR has reserved bits.
+    Prrr,
     /// Reads as zero, ignores writes.
     Zero,
     /// An operation without effect here: caches and branch predictors are invisible, barriers are implied.
@@ -361,8 +384,12 @@ const SCTLR_CP15BEN: u32 = 1 << 5;
 const SCTLR_WRITABLE: u32 = 0x7218_3c27;
 /// SCTLR bits that decide what a walk yields.
 const SCTLR_WALK: u32 = SCTLR_M | SCTLR_WXN | SCTLR_UWXN | SCTLR_EE | SCTLR_TRE | SCTLR_AFE;
-/// TTBCR.EAE: long descriptors.
-const TTBCR_EAE: u32 = 1 << 31;
+/// TTBCR bits that can be written in the short format: N, PD0, PD1.
+const TTBCR_SHORT: u32 = 0x37;
+/// TTBCR bits that can be written in the long format: EAE, A1, and for each TTBR SH, ORGN, IRGN, EPD and the size field.
+const TTBCR_LONG: u32 = 0xbfc7_3f87;
+/// PRRR bits that can be written: NOS, NS, DS, TR.
+const PRRR_WRITABLE: u32 = 0xff0f_ffff;
 
 macro_rules! banked {
     ($field:ident) => {
@@ -412,15 +439,15 @@ pub const LINES: &[Line] = &[
     line("SDER", (15, 0, 1, 1, 1), SecRw, Field(|c| &mut c.sder, 3)),
     line("NSACR", (15, 0, 1, 1, 2), SecRwNsRo, Field(|c| &mut c.nsacr, 0x0017_8c00)),
     // Translation.
-    line("TTBR0", (15, 0, 2, 0, 0), Pl1Rw, Field64(banked!(ttbr0), 0xffff_ffff)),
-    line("TTBR1", (15, 0, 2, 0, 1), Pl1Rw, Field64(banked!(ttbr1), 0xffff_ffff)),
+    line("TTBR0", (15, 0, 2, 0, 0), Pl1Rw, Ttbr(banked!(ttbr0), 0xffff_ffff)),
+    line("TTBR1", (15, 0, 2, 0, 1), Pl1Rw, Ttbr(banked!(ttbr1), 0xffff_ffff)),
     line("TTBCR", (15, 0, 2, 0, 2), Pl1Rw, Ttbcr),
     line("DACR", (15, 0, 3, 0, 0), Pl1Rw, Context(banked!(dacr), !0)),
-    wide("TTBR0", (15, 0, 2), Pl1Rw, Field64(banked!(ttbr0), !0)),
-    wide("TTBR1", (15, 1, 2), Pl1Rw, Field64(banked!(ttbr1), !0)),
+    wide("TTBR0", (15, 0, 2), Pl1Rw, Ttbr(banked!(ttbr0), 0x00ff_00ff_ffff_ffff)),
+    wide("TTBR1", (15, 1, 2), Pl1Rw, Ttbr(banked!(ttbr1), 0x00ff_00ff_ffff_ffff)),
     // Faults.
     line("DFSR", (15, 0, 5, 0, 0), Pl1Rw, Field(banked!(dfsr), 0x3eff)),
-    line("IFSR", (15, 0, 5, 0, 1), Pl1Rw, Field(banked!(ifsr), 0x160f)),
+    line("IFSR", (15, 0, 5, 0, 1), Pl1Rw, Field(banked!(ifsr), 0x163f)),
     line("ADFSR", (15, 0, 5, 1, 0), Pl1Rw, Field(banked!(adfsr), !0)),
     line("AIFSR", (15, 0, 5, 1, 1), Pl1Rw, Field(banked!(aifsr), !0)),
     line("DFAR", (15, 0, 6, 0, 0), Pl1Rw, Field(banked!(dfar), !0)),
@@ -488,8 +515,8 @@ pub const LINES: &[Line] = &[
     line("L2CTLR", (15, 1, 9, 0, 2), Pl1Rw, Field(|c| &mut c.l2ctlr, 0x0020_1fff)),
     line("L2ECTLR", (15, 1, 9, 0, 3), Pl1Rw, Field(|c| &mut c.l2ectlr, 0x6000_0000)),
     // Memory attributes.
-    line("PRRR", (15, 0, 10, 2, 0), Pl1Rw, Regime(banked!(prrr), 0xff0f_ffff)),
-    line("NMRR", (15, 0, 10, 2, 1), Pl1Rw, Regime(banked!(nmrr), !0)),
+    line("PRRR, MAIR0", (15, 0, 10, 2, 0), Pl1Rw, Prrr),
+    line("NMRR, MAIR1", (15, 0, 10, 2, 1), Pl1Rw, Regime(banked!(nmrr), !0)),
     line("AMAIR0", (15, 0, 10, 3, 0), Pl1Rw, Field(|c| &mut c.amair[c.bank][0], !0)),
     line("AMAIR1", (15, 0, 10, 3, 1), Pl1Rw, Field(|c| &mut c.amair[c.bank][1], !0)),
     // Vectors, security.
@@ -564,7 +591,8 @@ pub fn read(cpu: &mut Cpu, _ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg) -> R
     let value = match line.kind {
         Value(f) => f(&cpu.model),
         Field(f, _) | Context(f, _) | Regime(f, _) => *f(&mut cpu.cp15),
-        Field64(f, _) => return Ok(*f(&mut cpu.cp15) & if reg.is_wide() { !0 } else { 0xffff_ffff }),
+        Field64(f, _) | Ttbr(f, _) => return Ok(*f(&mut cpu.cp15) & if reg.is_wide() { !0 } else { 0xffff_ffff }),
+        Prrr => cpu.cp15.prrr[cpu.cp15.bank],
         Zero => 0,
         Sctlr => cpu.cp15.sctlr(),
         Ttbcr => cpu.cp15.ttbcr[cpu.cp15.bank],
@@ -599,6 +627,14 @@ pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, valu
         Value(_) | Ccsidr | Isr => return Err(Undefined),
         Field(f, mask) => merge(f(&mut cpu.cp15), word, mask),
         Field64(f, mask) => *f(&mut cpu.cp15) = value & mask,
+        Ttbr(f, mask) => {
+            *f(&mut cpu.cp15) = value & mask;
+            let long = cpu.cp15.long_descriptors(cpu.cp15.bank);
+            if long {
+                cpu.update_context();
+            }
+            return Ok(SysAfter { context: long, exit: false });
+        }
         Context(f, mask) => {
             merge(f(&mut cpu.cp15), word, mask);
             cpu.update_context();
@@ -609,6 +645,12 @@ pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, valu
             let old = *field;
             merge(field, word, mask);
             return Ok(regime_changed(cpu, old, old & !mask | word & mask));
+        }
+        Prrr => {
+            let b = cpu.cp15.bank;
+            let mask = if cpu.cp15.long_descriptors(b) { !0 } else { PRRR_WRITABLE };
+            let old = std::mem::replace(&mut cpu.cp15.prrr[b], word & mask);
+            return Ok(regime_changed(cpu, old, word & mask));
         }
         Zero | Nop => {}
         Isb => return Ok(SysAfter { context: true, exit: false }),
@@ -623,8 +665,7 @@ pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, valu
         }
         Ats(access, user, ns) => {
             let bank = if ns { 1 } else { cpu.cp15.bank };
-            let par = cpu.address_translation(ram, word, access, user, bank);
-            cpu.cp15.par[cpu.cp15.bank] = u64::from(par);
+            cpu.cp15.par[cpu.cp15.bank] = cpu.address_translation(ram, word, access, user, bank);
         }
         Sctlr => return Ok(write_sctlr(cpu, word)),
         Ttbcr => return Ok(write_ttbcr(cpu, word)),
@@ -672,19 +713,12 @@ fn write_sctlr(cpu: &mut Cpu, value: u32) -> SysAfter {
     SysAfter { context: old != new, exit: false }
 }
 
-/// Long descriptors are not there yet: a guest that switches them on is told so instead of running into nonsense.
+/// TTBCR, whose format EAE selects (ARM DDI 0406C B4.1.153); a core without LPAE has no EAE.
 fn write_ttbcr(cpu: &mut Cpu, value: u32) -> SysAfter {
-    if value & TTBCR_EAE != 0 {
-        cpu.halt = Some(format!(
-            "the guest switches on long-descriptor translation (TTBCR.EAE) at {:#010x}; this CPU has short descriptors only: use a \
-             kernel without LPAE",
-            cpu.regs[15]
-        ));
-        return SysAfter { context: true, exit: true };
-    }
     let bank = cpu.cp15.bank;
     let old = cpu.cp15.ttbcr[bank];
-    let new = value & 0x37;
+    let long = value & TTBCR_EAE != 0 && cpu.model.has_lpae();
+    let new = value & if long { TTBCR_LONG } else { TTBCR_SHORT };
     cpu.cp15.ttbcr[bank] = new;
     regime_changed(cpu, old, new)
 }
@@ -699,8 +733,9 @@ pub fn coverage() -> String {
         let behaviour = match l.kind {
             Value(_) => "constant of the CPU model",
             Field(..) | Field64(..) => "state",
+            Ttbr(..) => "state; may hold the ASID",
             Context(..) => "state; selects a translation context",
-            Regime(..) | Ttbcr | Sctlr => "state; a change invalidates the TLB where it must",
+            Regime(..) | Prrr | Ttbcr | Sctlr => "state; a change invalidates the TLB where it must",
             Zero => "reads as zero, writes ignored",
             Nop => "accepted, nothing to do",
             Isb => "ends a block",

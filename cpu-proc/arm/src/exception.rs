@@ -80,7 +80,7 @@ impl Cpu {
         let lr = self.regs[15].wrapping_add(4);
         let monitor = self.ea_to_monitor(abort.kind);
         let bank = if monitor { 0 } else { self.cp15.bank };
-        self.cp15.ifsr[bank] = abort.ifsr();
+        self.cp15.ifsr[bank] = abort.ifsr_as(self.cp15.long_descriptors(bank));
         self.cp15.ifar[bank] = abort.va;
         self.note_fault("prefetch abort");
         let mode = if monitor { Mode::Mon } else { Mode::Abt };
@@ -93,7 +93,7 @@ impl Cpu {
         let lr = self.regs[15].wrapping_add(8);
         let monitor = self.ea_to_monitor(abort.kind);
         let bank = if monitor { 0 } else { self.cp15.bank };
-        self.cp15.dfsr[bank] = abort.dfsr();
+        self.cp15.dfsr[bank] = abort.dfsr_as(self.cp15.long_descriptors(bank));
         self.cp15.dfar[bank] = abort.va;
         self.note_fault("data abort");
         let mode = if monitor { Mode::Mon } else { Mode::Abt };

@@ -67,6 +67,11 @@ impl Model {
         all
     }
 
+    /// The Large Physical Address Extension is there: ID_MMFR0.VMSA says so.
+    pub fn has_lpae(&self) -> bool {
+        self.id_mmfr[0] & 0xf >= 5
+    }
+
     /// Cortex-A15 MPCore r4p0's identification as other emulators of the board show it (TRM DDI 0438, chapter 4), with the Security
     /// Extensions and without the Virtualization Extensions: ID_PFR1 says so.
     ///

@@ -232,14 +232,15 @@ fn tlb_operations() {
         ("TLBIMVAAIS", u64::from(va)),
         ("TLBIASID", 5),
         ("DTLBIMVA", u64::from(va) | 5),
-        ("PRRR", 0x1234),
+        ("PRRR, MAIR0", 0x1234),
     ];
     for (name, value) in operations {
         rig.cpu.translate(&rig.ram, va, crate::mmu::Access::Read, View::Current).unwrap();
         assert_ne!(rig.cpu.mmu.read_addend(va), 0);
-        for (other, v) in [("TLBIMVA", u64::from(va) | 6), ("TLBIASID", 6), ("TTBR0", 0x8000_4000), ("PRRR", 0x9_8aa4)]
+        for (other, v) in
+            [("TLBIMVA", u64::from(va) | 6), ("TLBIASID", 6), ("TTBR0", 0x8000_4000), ("PRRR, MAIR0", 0x9_8aa4)]
         {
-            if other != name && (other != "PRRR") {
+            if other != name && (other != "PRRR, MAIR0") {
                 rig.mcr(other, v).unwrap();
             }
         }
@@ -253,11 +254,39 @@ fn tlb_operations() {
     assert_eq!(rig.mrc("PAR"), Ok(0b00101 << 1 | 1), "translation fault, first level");
 }
 
+/// TTBCR.EAE changes the format of TTBCR, TTBR0/1, MAIR and PAR.
 #[test]
-fn long_descriptors_are_refused() {
+fn long_descriptors() {
     let mut rig = Rig::new();
-    let after = rig.mcr("TTBCR", 1 << 31).unwrap();
-    assert!(after.exit && rig.cpu.halt.as_deref().is_some_and(|h| h.contains("LPAE")));
+    let ttbr = |n: u32| SysReg::wide(15, n, 2);
+    // A 1 GiB block over all of RAM at 0x40000000.
+    rig.ram.write(0x8000_4008, &(0x8000_0000u64 | 1 << 10 | 1 << 2 | 1).to_le_bytes()).unwrap();
+    rig.mcr("TTBCR", 1 << 31 | 0x7fff_ffff).unwrap();
+    assert_eq!(rig.mrc("TTBCR"), Ok(0xbfc7_3f87));
+    assert!(rig.mcr("TTBCR", 1 << 31).unwrap().context);
+    rig.mcr("PRRR, MAIR0", 0x00ff_ff00).unwrap();
+    assert_eq!(rig.mrc("PRRR, MAIR0"), Ok(0x00ff_ff00));
+    let asid = 0x42u64 << 48;
+    let after = write(&mut rig.cpu, &rig.ram, &mut Empty, ttbr(0), asid | 0x8000_4000).unwrap();
+    assert!(after.context, "the ASID may have changed");
+    assert_eq!(read(&mut rig.cpu, &rig.ram, &mut Empty, ttbr(0)), Ok(asid | 0x8000_4000));
+    assert_eq!(rig.mrc("TTBR0"), Ok(0x8000_4000));
+    assert_eq!(rig.cpu.cp15.asid(0), 0x42);
+    write(&mut rig.cpu, &rig.ram, &mut Empty, ttbr(1), !0).unwrap();
+    assert_eq!(rig.cpu.cp15.ttbr1[0], 0x00ff_00ff_ffff_ffff);
+    rig.mcr("SCTLR", 0x00c5_0079).unwrap();
+    rig.mcr("ATS1CPW", 0x4000_1234).unwrap();
+    let par = read(&mut rig.cpu, &rig.ram, &mut Empty, SysReg::wide(15, 0, 7)).unwrap();
+    assert_eq!(par, 0xff << 56 | 0x8000_1000 | 1 << 11);
+    rig.mcr("ATS1CUR", 0x4000_1234).unwrap();
+    assert_eq!(rig.mrc("PAR"), Ok(0b001101 << 1 | 1 << 11 | 1), "permission fault, first level");
+    // Back to short descriptors: nothing of the long format's fields can be set.
+    rig.mcr("TTBCR", 0x7fff_ffff).unwrap();
+    assert_eq!(rig.mrc("TTBCR"), Ok(0x37));
+    // A core without the extension has no EAE.
+    rig.cpu.model.id_mmfr[0] = 0x0010_0103;
+    rig.mcr("TTBCR", 1 << 31).unwrap();
+    assert_eq!(rig.mrc("TTBCR"), Ok(0));
 }
 
 /// `docs/coverage/system-registers.md` is what the table says. To write it anew: `BLESS=1 cargo test -p reprise-arm coverage`.

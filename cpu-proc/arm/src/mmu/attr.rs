@@ -1,4 +1,4 @@
-//! Memory region attributes of short descriptors (ARM DDI 0406C B3.8.2 without, B3.8.3 with TEX remap).
+//! Memory region attributes of short descriptors (ARM DDI 0406C B3.8.2 without, B3.8.3 with TEX remap) and of long ones (B3.8.5).
 
 use super::MemType;
 
@@ -15,19 +15,21 @@ pub struct Attr {
     pub shareable: bool,
     /// Not outer shareable.
     pub nos: bool,
+    /// Long format: the byte of MAIR and SH, as PAR shows them.
+    pub long: (u8, u8),
 }
 
 impl Attr {
     /// Strongly-ordered memory: also what data accesses see while the MMU is off (B3.2.1).
     pub const STRONGLY_ORDERED: Attr =
-        Attr { mem: MemType::StronglyOrdered, inner: 0, outer: 0, shareable: true, nos: false };
+        Attr { mem: MemType::StronglyOrdered, inner: 0, outer: 0, shareable: true, nos: false, long: (0, 0) };
 
     const fn device(shareable: bool) -> Attr {
-        Attr { mem: MemType::Device, inner: 0, outer: 0, shareable, nos: false }
+        Attr { mem: MemType::Device, inner: 0, outer: 0, shareable, nos: false, long: (0, 0) }
     }
 
     const fn normal(outer: u8, inner: u8, shareable: bool) -> Attr {
-        Attr { mem: MemType::Normal, inner, outer, shareable, nos: false }
+        Attr { mem: MemType::Normal, inner, outer, shareable, nos: false, long: (0, 0) }
     }
 
     /// TEX\[2:0\], C, B and S without TEX remap (table B3-10). Reserved encodings, UNPREDICTABLE, are the strictest type:
@@ -61,6 +63,34 @@ impl Attr {
             }
             _ => Attr::STRONGLY_ORDERED,
         }
+    }
+
+    /// A byte of MAIR0 or MAIR1 and SH (B4.1.104, B3.8.5). Reserved encodings, UNPREDICTABLE, are Strongly-ordered where the outer half
+    /// says Device, and Normal otherwise.
+    pub fn long(mair: u8, sh: u8) -> Attr {
+        let cacheability = |half: u8| match half {
+            // Transient or not: write-through 00RW and 10RW, write-back 01RW and 11RW; RW = 0b01 or 0b11 allocates on a write.
+            0 | 4 => 0,
+            h if h & 4 == 0 => 2,
+            h => {
+                if h & 1 != 0 {
+                    1
+                } else {
+                    3
+                }
+            }
+        };
+        let attr = match (mair >> 4, mair & 0xf) {
+            (0, 4) => Attr::device(true),
+            (0, _) => Attr::STRONGLY_ORDERED,
+            (outer, inner) => Attr::normal(cacheability(outer), cacheability(inner), sh & 2 != 0),
+        };
+        Attr { nos: sh == 3, long: (mair, sh), ..attr }
+    }
+
+    /// The attribute fields of the 64-bit PAR after a successful translation: ATTR and SH (B4.1.112).
+    pub fn long_par_bits(&self) -> u64 {
+        u64::from(self.long.0) << 56 | u64::from(self.long.1) << 7
     }
 
     /// The attribute bits of PAR after a successful translation: NOS, SH, Inner, Outer (B4.1.112).

@@ -1,13 +1,13 @@
 //! Memory faults and their status codes (ARM DDI 0406C B3.12, B3.13).
 
-/// What went wrong. The number is the translation level, 1 (section) or 2 (page).
+/// What went wrong. The number is the translation level: 1 (section) or 2 (page), in the long format 1 to 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// Unaligned access where alignment is required.
     Alignment,
     /// No mapping.
     Translation(u8),
-    /// Access flag clear with SCTLR.AFE set.
+    /// Access flag clear, with SCTLR.AFE set or in the long format.
     AccessFlag(u8),
     /// Domain without access.
     Domain(u8),
@@ -70,7 +70,23 @@ impl FaultKind {
             FaultKind::Permission(_) => 0b01111,
         }
     }
+
+    /// STATUS[5:0] of the long-descriptor format (table B3-24). Domain faults do not exist there.
+    fn long_status(self) -> u32 {
+        match self {
+            FaultKind::Translation(n) => 0b000100 | u32::from(n),
+            FaultKind::AccessFlag(n) => 0b001000 | u32::from(n),
+            FaultKind::Permission(n) | FaultKind::Domain(n) => 0b001100 | u32::from(n),
+            FaultKind::External => 0b010000,
+            FaultKind::WalkExternal(n) => 0b010100 | u32::from(n),
+            FaultKind::Alignment => 0b100001,
+            FaultKind::Debug => 0b100010,
+        }
+    }
 }
+
+/// FSR.LPAE: the status is in the long-descriptor format.
+const FSR_LPAE: u32 = 1 << 9;
 
 impl Abort {
     /// DFSR in the short-descriptor format (B4.1.52): FS, Domain, WnR.
@@ -80,6 +96,21 @@ impl Abort {
     pub fn dfsr(&self) -> u32 {
         let fs = self.kind.short_fs();
         (fs & 0xf) | (fs >> 4) << 10 | u32::from(self.domain & 0xf) << 4 | u32::from(self.write) << 11
+    }
+
+    /// DFSR in the format of the translation regime that the abort is taken to: `long` if its TTBCR.EAE is set.
+    pub fn dfsr_as(&self, long: bool) -> u32 {
+        if long { self.kind.long_status() | FSR_LPAE | u32::from(self.write) << 11 } else { self.dfsr() }
+    }
+
+    /// IFSR, as [`Abort::dfsr_as`].
+    pub fn ifsr_as(&self, long: bool) -> u32 {
+        if long { self.kind.long_status() | FSR_LPAE } else { self.ifsr() }
+    }
+
+    /// The 64-bit PAR of a failed address translation (B4.1.112): F, FS, LPAE.
+    pub fn long_par(&self) -> u64 {
+        u64::from(self.kind.long_status()) << 1 | 1 << 11 | 1
     }
 
     /// IFSR in the short-descriptor format (B4.1.96): FS only.

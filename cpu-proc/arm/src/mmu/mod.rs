@@ -5,6 +5,7 @@
 
 mod attr;
 mod fault;
+mod long;
 #[cfg(test)]
 mod tests;
 mod tlb;
@@ -12,6 +13,7 @@ mod walk;
 
 pub use attr::Attr;
 pub use fault::{Abort, FaultKind};
+pub use long::{TTBCR_A1, TTBCR_EAE};
 pub use tlb::{CONTEXTS, Mmu};
 pub use walk::{Leaf, Regime, Rights, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, Size};
 
@@ -115,21 +117,34 @@ impl Cpu {
         let c = &self.cp15;
         let b = c.bank;
         let sctlr = c.sctlr[b];
-        Key::new(sctlr & SCTLR_M != 0, b == 1, user, sctlr & SCTLR_A != 0, c.contextidr[b], c.dacr[b])
+        // Long descriptors have no domains, so DACR selects nothing there.
+        let dacr = if c.ttbcr[b] & TTBCR_EAE != 0 { 0 } else { c.dacr[b] };
+        Key::new(sctlr & SCTLR_M != 0, b == 1, user, sctlr & SCTLR_A != 0, c.asid(b), dacr)
     }
 
     /// The address translation operations ATS1C* and ATS12NSO* (ARM DDI 0406C B4.2.4): translates `va` with the rights of User or PL1
-    /// in the security state of `bank`, and yields the value of PAR. The TLB is not involved.
-    pub fn address_translation(&self, ram: &GuestRam, va: u32, access: Access, user: bool, bank: usize) -> u32 {
-        match Regime::of(&self.cp15, bank).translate(ram, va, access, user) {
-            Ok((leaf, _)) if leaf.size == Size::Super => {
-                (leaf.pa as u32 & 0xff00_0000) | (leaf.pa >> 32 << 16) as u32 | leaf.attr.par_bits() | 2
-            }
-            Ok((leaf, _)) => leaf.pa as u32 & !0xfff | leaf.attr.par_bits(),
-            Err(abort) => {
-                let fsr = abort.dfsr();
-                (fsr & 0xf) << 1 | (fsr >> 10 & 1) << 5 | (fsr >> 12 & 1) << 6 | 1
-            }
+    /// in the security state of `bank`, and yields the value of PAR, of 64 bits where the regime has long descriptors. The TLB is not
+    /// involved.
+    pub fn address_translation(&self, ram: &GuestRam, va: u32, access: Access, user: bool, bank: usize) -> u64 {
+        let regime = Regime::of(&self.cp15, bank);
+        match regime.translate(ram, va, access, user) {
+            Ok((leaf, _)) if regime.is_long() => leaf.pa & !0xfff | leaf.attr.long_par_bits() | 1 << 11,
+            Err(abort) if regime.is_long() => abort.long_par(),
+            other => u64::from(short_par(other.map(|(leaf, _)| leaf))),
+        }
+    }
+}
+
+/// PAR in its 32-bit format (B4.1.112).
+fn short_par(result: Result<Leaf, Abort>) -> u32 {
+    match result {
+        Ok(leaf) if leaf.size == Size::Super => {
+            (leaf.pa as u32 & 0xff00_0000) | (leaf.pa >> 32 << 16) as u32 | leaf.attr.par_bits() | 2
+        }
+        Ok(leaf) => leaf.pa as u32 & !0xfff | leaf.attr.par_bits(),
+        Err(abort) => {
+            let fsr = abort.dfsr();
+            (fsr & 0xf) << 1 | (fsr >> 10 & 1) << 5 | (fsr >> 12 & 1) << 6 | 1
         }
     }
 }

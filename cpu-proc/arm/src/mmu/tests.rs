@@ -4,6 +4,8 @@ use super::*;
 use crate::models::Model;
 use crate::psr::Mode;
 
+mod long;
+
 const BASE: u64 = 0x8000_0000;
 const RAM_SIZE: usize = 4 << 20;
 /// First-level table.
@@ -235,7 +237,7 @@ fn attributes_without_remap() {
                 _ => MemType::Device,
             };
             assert_eq!(mem, expect, "TEX {tex:03b} CB {cb:02b}");
-            let par = rig.cpu.address_translation(&rig.ram, VA, Access::Read, false, 0);
+            let par = rig.cpu.address_translation(&rig.ram, VA, Access::Read, false, 0) as u32;
             let shareable = kind == 'S' || kind == 'D' || kind == 'N' && s != 0;
             assert_eq!(par >> 4 & 7, par_inner(kind, inner), "TEX {tex:03b} CB {cb:02b} inner");
             assert_eq!(par >> 2 & 3, outer, "TEX {tex:03b} CB {cb:02b} outer");
@@ -264,7 +266,7 @@ fn attributes_with_remap() {
                 rig.map(VA, small(PAGE, 3, n >> 2 | software, n & 3) | s << 10);
                 rig.cpu.mmu.flush_all();
                 let phys = rig.get(VA, Access::Write).unwrap();
-                let par = rig.cpu.address_translation(&rig.ram, VA, Access::Write, false, 0);
+                let par = rig.cpu.address_translation(&rig.ram, VA, Access::Write, false, 0) as u32;
                 let (kind, mem) = [('S', MemType::StronglyOrdered), ('D', MemType::Device), ('N', MemType::Normal)]
                     [types[n as usize] as usize];
                 assert_eq!(phys.mem, mem, "encoding {n}");

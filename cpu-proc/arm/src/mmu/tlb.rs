@@ -59,14 +59,28 @@ const E_VALID: u64 = 1 << 31;
 const E_MEM_SHIFT: u32 = 32;
 const E_GLOBAL: u64 = 1 << 34;
 const E_SIZE_SHIFT: u32 = 35;
+const E_SIZE: u64 = 7;
 /// An instruction fetch has used the entry, so engines may have derived something from it.
-const E_FETCHED: u64 = 1 << 37;
+const E_FETCHED: u64 = 1 << 38;
 
 /// What a 1 MiB region of a slot holds, so that a flush can skip most of them.
 const HAS_ANY: u8 = 8;
 const HAS_GLOBAL: u8 = 1;
 const HAS_BIG: u8 = 2;
 const HAS_SUPER: u8 = 4;
+const HAS_DOUBLE: u8 = 16;
+const HAS_GIB: u8 = 32;
+
+/// log2 of the size of what an entry maps.
+fn shift_of(entry: u64) -> u32 {
+    Size::ALL[(entry >> E_SIZE_SHIFT & E_SIZE) as usize].shift()
+}
+
+/// The entry of `page` is part of a mapping that maps `va` too.
+fn same_mapping(va: u32, page: u32, entry: u64) -> bool {
+    let shift = shift_of(entry);
+    u64::from(page) << 12 >> shift == u64::from(va) >> shift
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -114,11 +128,16 @@ impl Slot {
 
     /// Takes out every entry that `doomed` picks; true if an instruction fetch had used one.
     fn sweep(&mut self, doomed: impl Fn(u64) -> bool) -> bool {
+        self.sweep_pages(|_, e| doomed(e))
+    }
+
+    /// As [`Slot::sweep`], by page number and entry.
+    fn sweep_pages(&mut self, doomed: impl Fn(u32, u64) -> bool) -> bool {
         let mut fetched = false;
         let mut filled = std::mem::take(&mut self.filled);
         filled.retain(|&p| {
             let e = self.entry[p as usize];
-            if e != 0 && doomed(e) {
+            if e != 0 && doomed(p, e) {
                 fetched |= self.drop_page(p as usize);
             }
             self.entry[p as usize] != 0
@@ -141,16 +160,21 @@ impl Slot {
         if own || self.entry[page] & E_GLOBAL != 0 {
             fetched |= self.drop_page(page);
         }
-        if region & (HAS_BIG | HAS_SUPER) != 0 {
-            let shift = if region & HAS_SUPER != 0 { 24 } else { 20 };
-            let first = (va >> shift << (shift - 12)) as usize;
-            for p in first..first + (1 << (shift - 12)) {
-                let e = self.entry[p];
-                let size = 12 + 4 * (e >> E_SIZE_SHIFT & 3);
-                let same = (p as u64) << 12 >> size == u64::from(va) >> size;
-                if e != 0 && same && (own || e & E_GLOBAL != 0) {
-                    fetched |= self.drop_page(p);
-                }
+        if region & HAS_GIB != 0 {
+            // Too many pages to look at each: go through the list.
+            return fetched | self.sweep_pages(|p, e| same_mapping(va, p, e) && (own || e & E_GLOBAL != 0));
+        }
+        let shift = match region {
+            r if r & HAS_SUPER != 0 => 24,
+            r if r & HAS_DOUBLE != 0 => 21,
+            r if r & HAS_BIG != 0 => 20,
+            _ => return fetched,
+        };
+        let first = (va >> shift << (shift - 12)) as usize;
+        for p in first..first + (1 << (shift - 12)) {
+            let e = self.entry[p];
+            if e != 0 && same_mapping(va, p as u32, e) && (own || e & E_GLOBAL != 0) {
+                fetched |= self.drop_page(p);
             }
         }
         fetched
@@ -171,16 +195,19 @@ impl Slot {
         if entry & E_GLOBAL != 0 {
             *region |= HAS_GLOBAL;
         }
-        match entry >> E_SIZE_SHIFT & 3 {
-            0 => {}
-            3 => {
-                let first = (va >> 24 << 4) as usize;
-                let global = if entry & E_GLOBAL != 0 { HAS_GLOBAL } else { 0 };
-                self.region[first..first + 16].iter_mut().for_each(|r| *r |= HAS_ANY | HAS_SUPER | global);
-            }
+        let shift = shift_of(entry);
+        let flag = match shift {
+            12 => return,
             // A section is found from any address inside it: its region has at least this entry.
-            _ => *region |= HAS_BIG,
-        }
+            16 | 20 => HAS_BIG,
+            21 => HAS_DOUBLE,
+            24 => HAS_SUPER,
+            _ => HAS_GIB,
+        };
+        let flags = self.region[(va >> 20) as usize] & HAS_GLOBAL | HAS_ANY | flag;
+        let span = shift.max(20);
+        let first = (va >> span << (span - 20)) as usize;
+        self.region[first..first + (1 << (span - 20))].iter_mut().for_each(|r| *r |= flags);
     }
 
     /// Forgets stale and doubled members of `filled`.
@@ -580,4 +607,4 @@ impl Mmu {
     }
 }
 
-const _: () = assert!(Size::Super as u64 == 3 && CONTEXTS <= GUESSES);
+const _: () = assert!(Size::ALL.len() <= E_SIZE as usize + 1 && CONTEXTS <= GUESSES);

@@ -1,7 +1,7 @@
 //! The short-descriptor translation table walk (ARM DDI 0406C B3.5, `TranslationTableWalkSD` in B3.19.6).
 //!
-//! A walk knows nothing of the TLB and has no side effect. It yields a [`Leaf`] with the rights of both privilege levels, so a
-//! long-descriptor walk is one more function with the same result.
+//! A walk knows nothing of the TLB and has no side effect. It yields a [`Leaf`] with the rights of both privilege levels, and so
+//! does the long-descriptor walk in `long.rs`.
 
 use super::attr::Attr;
 use super::fault::{Abort, FaultKind};
@@ -36,9 +36,16 @@ pub enum Size {
     Section = 2,
     /// 16 MiB.
     Super = 3,
+    /// 2 MiB: a block of the second level of long descriptors.
+    Double = 4,
+    /// 1 GiB: a block of the first level of long descriptors.
+    Gib = 5,
 }
 
 impl Size {
+    /// Every size, at the place of its number.
+    pub const ALL: [Size; 6] = [Size::Small, Size::Large, Size::Section, Size::Super, Size::Double, Size::Gib];
+
     /// log2 of the size in bytes.
     pub const fn shift(self) -> u32 {
         match self {
@@ -46,6 +53,8 @@ impl Size {
             Size::Large => 16,
             Size::Section => 20,
             Size::Super => 24,
+            Size::Double => 21,
+            Size::Gib => 30,
         }
     }
 }
@@ -82,9 +91,9 @@ pub struct Leaf {
     pub pa: u64,
     /// Extent of the mapping.
     pub size: Size,
-    /// Level of the descriptor, 1 or 2.
+    /// Level of the descriptor: 1 or 2, in the long format up to 3.
     pub level: u8,
-    /// Domain.
+    /// Domain; 0 in the long format, which has none.
     pub domain: u8,
     /// Not restricted to one ASID.
     pub global: bool,
@@ -109,9 +118,9 @@ pub struct Regime {
     pub ttbcr: u32,
     /// DACR.
     pub dacr: u32,
-    /// PRRR.
+    /// PRRR, in the long format MAIR0.
     pub prrr: u32,
-    /// NMRR.
+    /// NMRR, in the long format MAIR1.
     pub nmrr: u32,
 }
 
@@ -138,8 +147,13 @@ impl Regime {
             return Ok((self.flat(va, access), Rights::ALL));
         }
         let write = access == Access::Write;
-        let leaf = self.walk_short(ram, va).map_err(|(kind, domain)| Abort { kind, va, domain, write })?;
+        let walk = if self.is_long() { self.walk_long(ram, va) } else { self.walk_short(ram, va) };
+        let leaf = walk.map_err(|(kind, domain)| Abort { kind, va, domain, write })?;
         let fault = |kind| Abort { kind, va, domain: leaf.domain, write };
+        if self.is_long() {
+            let rights = Regime::long_rights(&leaf, access, user).map_err(fault)?;
+            return Ok((leaf, rights));
+        }
         let rights = match self.dacr >> (2 * leaf.domain) & 3 {
             3 => Rights::ALL,
             1 if user => leaf.user,
@@ -228,7 +242,7 @@ impl Regime {
 
     /// What sections and pages have in common: access flag, rights, attributes.
     fn leaf(&self, va: u32, d: u32, base: u64, size: Size, domain: u8, b: Bits) -> Result<Leaf, (FaultKind, u8)> {
-        let level = if (size as u8) < Size::Section as u8 { 2 } else { 1 };
+        let level = if size.shift() < Size::Section.shift() { 2 } else { 1 };
         if self.sctlr & SCTLR_AFE != 0 && b.ap & 1 == 0 {
             return Err((FaultKind::AccessFlag(level), domain));
         }
@@ -245,8 +259,7 @@ impl Regime {
 
     /// Rights from AP, XN, PXN, AFE, WXN and UWXN (B3.7.1, B3.7.2). AP 0b100 without AFE is reserved: no access.
     fn rights(&self, ap: u32, xn: bool, pxn: bool) -> (Rights, Rights) {
-        // (User may read, User may write, PL1 may read, PL1 may write).
-        let (ur, uw, pr, pw) = if self.sctlr & SCTLR_AFE != 0 {
+        let access = if self.sctlr & SCTLR_AFE != 0 {
             let user = ap & 2 != 0;
             let write = ap & 4 == 0;
             (user, user && write, true, write)
@@ -260,6 +273,16 @@ impl Regime {
                 _ => (false, false, false, false),
             }
         };
+        self.execute_rights(access, xn, pxn)
+    }
+
+    /// Adds to (User may read, User may write, PL1 may read, PL1 may write) who may execute: XN, PXN, WXN and UWXN.
+    pub(super) fn execute_rights(
+        &self,
+        (ur, uw, pr, pw): (bool, bool, bool, bool),
+        xn: bool,
+        pxn: bool,
+    ) -> (Rights, Rights) {
         let wxn = self.sctlr & SCTLR_WXN != 0;
         let uwxn = self.sctlr & SCTLR_UWXN != 0;
         let user_never = xn || wxn && uw;
