@@ -23,6 +23,8 @@ pub enum What {
     Replay,
     /// Console output while recording: `cat` of 300 KB.
     Console,
+    /// The same guest work on Reprise, recording, and on QEMU, in alternation; see the options below.
+    Qemu,
 }
 
 /// Measures; `rounds` is how often each thing is run.
@@ -46,7 +48,7 @@ pub fn bench(what: What, rounds: u32) -> Result<()> {
         What::Boot => rig.boot(rounds),
         What::Replay => rig.replay(rounds),
         What::Console => rig.console(rounds),
-        What::Channel => Ok(()),
+        What::Channel | What::Qemu => Ok(()),
     }
 }
 

@@ -255,8 +255,12 @@ fn build(dir: &Path, apt: &Apt, kernel_package: &str, bench: bool) -> Result<()>
     let bb = fs::read(bb.context("the busybox package holds no busybox")?)?;
     let modules = modules(&kernel, &release)?;
     write_atomically(&guest.initrd, &initramfs(bb.clone(), &modules, None)?)?;
+    let with_kbench = dir.join("initramfs-bench.cpio");
     if bench {
-        write_atomically(&dir.join("initramfs-bench.cpio"), &initramfs(bb, &modules, Some(kbench(dir)?))?)?;
+        write_atomically(&with_kbench, &initramfs(bb, &modules, Some(kbench(dir)?))?)?;
+    } else if with_kbench.exists() {
+        // It is older than the scripts.
+        fs::remove_file(with_kbench)?;
     }
     fs::remove_dir_all(apt.work.join("unpacked"))?;
     write_atomically(&dir.join("MANIFEST"), manifest(dir)?.as_bytes())

@@ -1,8 +1,11 @@
 //! What the project's chores are made of; the whole-machine tests use it too.
 
 pub mod bench;
+pub mod bench_qemu;
+pub mod chart;
 pub mod console;
 pub mod cpio;
+pub mod cputime;
 pub mod demo;
 pub mod guest;
 pub mod hello;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, demo, guest, hello, install, suite};
+use xtask::{bench, bench_qemu, demo, guest, hello, install, suite};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests, demonstrates and measures Reprise")]
@@ -38,9 +38,11 @@ enum Command {
     Bench {
         /// What to measure.
         what: bench::What,
-        /// How often.
-        #[arg(long, default_value_t = 3)]
-        rounds: u32,
+        /// How often [default: 3, for qemu 5].
+        #[arg(long)]
+        rounds: Option<u32>,
+        #[command(flatten)]
+        qemu: bench_qemu::Options,
     },
     /// Make the Linux test guest out of Debian's packages (cached).
     Guest {
@@ -77,7 +79,8 @@ fn main() -> Result<()> {
         Command::Test { slow } => suite::test(slow),
         Command::Lint => suite::lint(),
         Command::Ci => suite::test(false),
-        Command::Bench { what, rounds } => bench::bench(what, rounds),
+        Command::Bench { what: bench::What::Qemu, rounds, qemu } => bench_qemu::bench(&qemu, rounds.unwrap_or(5)),
+        Command::Bench { what, rounds, .. } => bench::bench(what, rounds.unwrap_or(3)),
         Command::Guest { out, bench, print } => {
             let g = guest::ensure(&out.unwrap_or_else(guest::default_dir), bench)?;
             if print {
