@@ -1,4 +1,4 @@
-//! The system control coprocessor CP15 of Cortex-A15 (ARM DDI 0406C B4, TRM DDI 0438 chapter 4).
+//! The system control coprocessor CP15 of Cortex-A15 (ARM DDI 0406C B4, TRM DDI 0438 chapter 4) and Cortex-A9 (TRM DDI 0388 chapter 4).
 
 use crate::bus::{Bus, GuestRam};
 use crate::cp14;
@@ -85,6 +85,8 @@ pub struct Cp15 {
     pub pmu: Pmu,
     /// CP14 debug registers.
     pub debug: crate::cp14::Debug,
+    /// Registers that only Cortex-A9 has.
+    pub a9: a9::Regs,
 }
 
 impl Cp15 {
@@ -125,8 +127,9 @@ impl Cp15 {
             l2ectlr: 0,
             teecr: 0,
             teehbr: 0,
-            pmu: Pmu::default(),
+            pmu: Pmu::reset(model),
             debug: crate::cp14::Debug::default(),
+            a9: a9::Regs::default(),
         }
     }
 
@@ -327,6 +330,8 @@ pub enum Kind {
     Ats(Access, bool, bool),
     /// SCTLR.
     Sctlr,
+    /// ACTLR: which bits there are is the core's business.
+    Actlr,
     /// TTBCR.
     Ttbcr,
     /// SCR.
@@ -380,8 +385,6 @@ pub(crate) const fn wide(name: &'static str, e: (u32, u32, u32), who: Who, kind:
 }
 
 const SCTLR_CP15BEN: u32 = 1 << 5;
-/// SCTLR bits that can be written: M, A, C, CP15BEN, SW, Z, I, V, WXN, UWXN, EE, TRE, AFE, TE.
-const SCTLR_WRITABLE: u32 = 0x7218_3c27;
 /// SCTLR bits that decide what a walk yields.
 const SCTLR_WALK: u32 = SCTLR_M | SCTLR_WXN | SCTLR_UWXN | SCTLR_EE | SCTLR_TRE | SCTLR_AFE;
 /// TTBCR bits that can be written in the short format: N, PD0, PD1.
@@ -433,7 +436,7 @@ pub const LINES: &[Line] = &[
     line("CSSELR", (15, 2, 0, 0, 0), Pl1Rw, Field(banked!(csselr), 0xf)),
     // System control.
     line("SCTLR", (15, 0, 1, 0, 0), Pl1Rw, Sctlr),
-    line("ACTLR", (15, 0, 1, 0, 1), Pl1Rw, Field(|c| &mut c.actlr, !0)),
+    line("ACTLR", (15, 0, 1, 0, 1), Pl1Rw, Actlr),
     line("CPACR", (15, 0, 1, 0, 2), Pl1Rw, Context(|c| &mut c.cpacr, 0xc0f0_0000)),
     line("SCR", (15, 0, 1, 1, 0), SecRw, Scr),
     line("SDER", (15, 0, 1, 1, 1), SecRw, Field(|c| &mut c.sder, 3)),
@@ -552,9 +555,9 @@ pub const LINES: &[Line] = &[
 /// Reserved encodings of the CPUID scheme read as zero (ARM DDI 0406C B7.1).
 const CPUID_RESERVED: Line = line("CPUID reserved", (15, 0, 0, 0, 0), Pl1Ro, Zero);
 
-/// Both tables, in order.
+/// All tables, in order.
 pub fn lines() -> impl Iterator<Item = &'static Line> {
-    LINES.iter().chain(cp14::LINES)
+    LINES.iter().chain(cp14::LINES).chain(a9::LINES)
 }
 
 /// Line number plus one by encoding: 0 is no register.
@@ -567,13 +570,17 @@ static INDEX: LazyLock<Box<[u16]>> = LazyLock::new(|| {
     index
 });
 
-/// The register that an encoding names.
-pub fn find(reg: SysReg) -> Option<&'static Line> {
+/// The register that an encoding names on a core of this model.
+pub fn find(model: &Model, reg: SysReg) -> Option<&'static Line> {
+    const CP14: usize = LINES.len();
+    const A9: usize = CP14 + cp14::LINES.len();
     match INDEX[reg.slot()] as usize {
         0 if reg.is_cpuid_space() => Some(&CPUID_RESERVED),
         0 => None,
-        n if n <= LINES.len() => Some(&LINES[n - 1]),
-        n => Some(&cp14::LINES[n - 1 - LINES.len()]),
+        n if n > A9 => Some(&a9::LINES[n - 1 - A9]).filter(|_| model.is_a9()),
+        _ if model.is_a9() && a9::lacks(reg) => None,
+        n if n > CP14 => Some(&cp14::LINES[n - 1 - CP14]),
+        n => Some(&LINES[n - 1]),
     }
 }
 
@@ -584,7 +591,7 @@ pub fn find(reg: SysReg) -> Option<&'static Line> {
 /// # Errors
 /// [`Undefined`] if the access is UNDEFINED in the current state.
 pub fn read(cpu: &mut Cpu, _ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg) -> Result<u64, Undefined> {
-    let line = find(reg).ok_or(Undefined)?;
+    let line = find(&cpu.model, reg).ok_or(Undefined)?;
     if !line.who.allows(cpu, false) {
         return Err(Undefined);
     }
@@ -595,6 +602,7 @@ pub fn read(cpu: &mut Cpu, _ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg) -> R
         Prrr => cpu.cp15.prrr[cpu.cp15.bank],
         Zero => 0,
         Sctlr => cpu.cp15.sctlr(),
+        Actlr => cpu.cp15.actlr,
         Ttbcr => cpu.cp15.ttbcr[cpu.cp15.bank],
         Scr => cpu.cp15.scr,
         Ccsidr => *cpu.model.ccsidr.get(cpu.cp15.csselr[cpu.cp15.bank] as usize).unwrap_or(&0),
@@ -618,7 +626,7 @@ pub fn read(cpu: &mut Cpu, _ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg) -> R
 /// # Errors
 /// [`Undefined`] if the access is UNDEFINED in the current state.
 pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, value: u64) -> Result<SysAfter, Undefined> {
-    let line = find(reg).ok_or(Undefined)?;
+    let line = find(&cpu.model, reg).ok_or(Undefined)?;
     if !line.who.allows(cpu, true) {
         return Err(Undefined);
     }
@@ -668,6 +676,7 @@ pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, valu
             cpu.cp15.par[cpu.cp15.bank] = cpu.address_translation(ram, word, access, user, bank);
         }
         Sctlr => return Ok(write_sctlr(cpu, word)),
+        Actlr => merge(&mut cpu.cp15.actlr, word, cpu.model.actlr_writable),
         Ttbcr => return Ok(write_ttbcr(cpu, word)),
         Scr => {
             cpu.cp15.scr = word & 0xff;
@@ -702,7 +711,8 @@ fn regime_changed(cpu: &mut Cpu, old: u32, new: u32) -> SysAfter {
 fn write_sctlr(cpu: &mut Cpu, value: u32) -> SysAfter {
     let bank = cpu.cp15.bank;
     let old = cpu.cp15.sctlr[bank];
-    let new = old & !SCTLR_WRITABLE | value & SCTLR_WRITABLE;
+    let writable = cpu.model.sctlr_writable;
+    let new = old & !writable | value & writable;
     cpu.cp15.sctlr[bank] = new;
     if (old ^ new) & SCTLR_WALK != 0 {
         cpu.mmu.flush_all();
@@ -726,13 +736,14 @@ fn write_ttbcr(cpu: &mut Cpu, value: u32) -> SysAfter {
 /// The table of all system registers as a page of documentation.
 pub fn coverage() -> String {
     let mut out = String::from(
-        "# System registers\n\nGenerated from the tables in `cpu-proc/arm/src/cp15.rs` and `cp14.rs`; a test keeps it up to date.\n\
-         An encoding that is not listed is UNDEFINED.\n\n| register | encoding | access | behaviour |\n|---|---|---|---|\n",
+        "# System registers\n\nGenerated from the tables in `cpu-proc/arm/src/cp15.rs`, `cp15/a9.rs` and `cp14.rs`; a test keeps it up to date.\n\
+         An encoding that is not listed is UNDEFINED. The last column names the cores that have the register.\n\n\
+         | register | encoding | access | behaviour | cores |\n|---|---|---|---|---|\n",
     );
     for l in lines() {
         let behaviour = match l.kind {
             Value(_) => "constant of the CPU model",
-            Field(..) | Field64(..) => "state",
+            Field(..) | Field64(..) | Actlr => "state",
             Ttbr(..) => "state; may hold the ASID",
             Context(..) => "state; selects a translation context",
             Regime(..) | Prrr | Ttbcr | Sctlr => "state; a change invalidates the TLB where it must",
@@ -748,10 +759,16 @@ pub fn coverage() -> String {
             Timer(_) => "generic timer",
             Debug(_) => "debug register",
         };
-        out.push_str(&format!("| {} | {} | {:?} | {behaviour} |\n", l.name, l.reg, l.who));
+        let cores = match (a9::LINES.iter().any(|o| o.reg == l.reg), a9::lacks(l.reg)) {
+            (true, _) => "A9",
+            (false, true) => "A15",
+            (false, false) => "both",
+        };
+        out.push_str(&format!("| {} | {} | {:?} | {behaviour} | {cores} |\n", l.name, l.reg, l.who));
     }
     out
 }
 
+pub mod a9;
 #[cfg(test)]
 mod tests;

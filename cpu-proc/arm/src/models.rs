@@ -45,11 +45,29 @@ pub struct Model {
     pub pmceid0: u32,
     /// Generic timer present, at this frequency in Hz; 0 means no generic timer.
     pub cntfrq: u32,
+    /// SCTLR bits that can be written.
+    pub sctlr_writable: u32,
+    /// ACTLR bits that can be written.
+    pub actlr_writable: u32,
+    /// Event number of the performance monitors that counts executed instructions.
+    pub pmu_instructions: u32,
     /// Vectors at 0xffff0000 out of reset (the VINITHI input).
     pub vinithi: bool,
 }
 
 impl Model {
+    /// SDIV and UDIV in both instruction sets, by ID_ISAR0 (ARM DDI 0406C B4.1.82). Here they come and go with the fused
+    /// multiply-accumulates of VFPv4 and Advanced SIMDv2 and with the rest of what Cortex-A15 has and Cortex-A9 hasn't.
+    #[inline]
+    pub fn extended(&self) -> bool {
+        self.id_isar[0] >> 24 & 0xf == 2
+    }
+
+    /// The Cortex-A9: private timers instead of the generic timer, and system registers of its own.
+    pub fn is_a9(&self) -> bool {
+        self.midr >> 4 & 0xfff == 0xc09
+    }
+
     /// The identification registers by their architectural names (ARM DDI 0406C B4.1), as a recording's manifest lists them.
     pub fn id_registers(&self) -> Vec<(String, u32)> {
         let one = |name: &str, v: u32| (name.to_owned(), v);
@@ -100,6 +118,46 @@ impl Model {
             pmcr: 0x410f_3000,
             pmceid0: 0x0002_0101,
             cntfrq,
+            sctlr_writable: 0x7218_3c27,
+            actlr_writable: !0,
+            pmu_instructions: 0x08,
+            vinithi: false,
+        }
+    }
+
+    /// Cortex-A9 MPCore r0p0's identification (TRM DDI 0388, chapter 4, and DDI 0407) with 32 KiB of each L1 cache, VFPv3-D32 and Advanced SIMDv1
+    /// as other emulators of the board show them. Jazelle is trivial, which ID_PFR0 says.
+    ///
+    /// `cpu` is the affinity level 0 number, `cpus` the number of cores in the cluster (1-4), `periphbase` the address of the private
+    /// peripherals.
+    pub fn cortex_a9(cpu: u32, cpus: u32, periphbase: u32) -> Model {
+        assert!((1..=4).contains(&cpus) && cpu < cpus, "a Cortex-A9 cluster has 1 to 4 cores");
+        Model {
+            name: "cortex-a9".to_owned(),
+            midr: 0x410f_c090,
+            ctr: 0x8003_8003,
+            mpidr: 0x8000_0000 | cpu,
+            id_pfr: [0x0000_1131, 0x0000_0011],
+            id_dfr0: 0x0001_0444,
+            id_mmfr: [0x0010_0103, 0x2000_0000, 0x0123_0000, 0x0000_2111],
+            id_isar: [0x0010_1111, 0x1311_2111, 0x2123_2041, 0x1111_2131, 0x0011_1142, 0],
+            clidr: 0x0920_0003,
+            ccsidr: [0x701f_e019, 0x201f_e019, 0],
+            sctlr_reset: 0x00c5_0078,
+            actlr_reset: 0,
+            dbgdidr: 0x3514_1000,
+            l2ctlr: 0,
+            cbar: periphbase,
+            fpsid: 0x4103_3090,
+            mvfr: [0x1111_0222, 0x0111_1111],
+            pmcr: 0x4109_3000,
+            pmceid0: 0,
+            cntfrq: 0,
+            // TE, AFE, TRE, EE, RR, V, I, Z, SW, C, A, M (TRM table 4-27).
+            sctlr_writable: 0x7200_7c07,
+            // Parity, allocation in one way, EXCL, SMP, line of zeros, L1 and L2 prefetch, FW (table 4-30).
+            actlr_writable: 0x0000_03cf,
+            pmu_instructions: 0x68,
             vinithi: false,
         }
     }

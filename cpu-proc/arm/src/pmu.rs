@@ -1,8 +1,8 @@
 //! Performance monitors (ARM DDI 0406C chapter C12): every cycle is one retired instruction, so all counts are exact and the same in
 //! every run.
 //!
-//! Three common events are counted: software increment (0x00), instruction retired (0x08) and CPU cycle (0x11); PMCEID0 says so. A
-//! counter of any other event stands still. Overflow sets its flag in PMOVSR when the registers are next looked at; the overflow
+//! Three events are counted: software increment (0x00), instruction retired (0x08; Cortex-A9 has it not and counts instructions that come
+//! out of the renaming stage, 0x68) and CPU cycle (0x11); PMCEID0 says so. A counter of any other event stands still. Overflow sets its flag in PMOVSR when the registers are next looked at; the overflow
 //! interrupt is [`Pmu::interrupt`].
 
 use crate::models::Model;
@@ -15,9 +15,8 @@ const PMCR_D: u32 = 1 << 3;
 /// E, D, X, DP can be written; P and C are commands.
 const PMCR_WRITABLE: u32 = 0b11_1001;
 const EVENT_SWINC: u32 = 0x00;
-const EVENT_INSTRUCTION: u32 = 0x08;
 const EVENT_CYCLE: u32 = 0x11;
-/// Event counters of Cortex-A15.
+/// Event counters of Cortex-A15 and Cortex-A9.
 const COUNTERS: usize = 6;
 /// PMSELR value that names the cycle counter.
 const SEL_CYCLE: u32 = 31;
@@ -47,6 +46,8 @@ pub struct Pmu {
     pub fraction: u32,
     /// `icount` up to which the counters are right.
     pub synced: u64,
+    /// The core's event that counts instructions (configuration).
+    pub instructions: u32,
 }
 
 /// The registers.
@@ -91,13 +92,24 @@ impl Pmu {
             self.ovs |= u32::from(sum >> 32 != 0) << 31;
         }
         for i in 0..COUNTERS {
-            let counts = matches!(self.evtyper[i] & 0xff, EVENT_INSTRUCTION | EVENT_CYCLE);
+            let counts = self.counts(i);
             if self.cnten >> i & 1 != 0 && counts {
                 let sum = u64::from(self.evcntr[i]) + n;
                 self.evcntr[i] = sum as u32;
                 self.ovs |= u32::from(sum >> 32 != 0) << i;
             }
         }
+    }
+
+    /// Registers out of reset.
+    pub fn reset(model: &Model) -> Pmu {
+        Pmu { instructions: model.pmu_instructions, ..Pmu::default() }
+    }
+
+    /// Event counter `i` counts instructions or cycles, which are the same here.
+    fn counts(&self, i: usize) -> bool {
+        let event = self.evtyper[i] & 0xff;
+        event == EVENT_CYCLE || event == self.instructions
     }
 
     /// The selected event counter.
@@ -197,7 +209,7 @@ impl Pmu {
             next = Some(left);
         }
         for i in 0..COUNTERS {
-            let counts = matches!(self.evtyper[i] & 0xff, EVENT_INSTRUCTION | EVENT_CYCLE);
+            let counts = self.counts(i);
             if on >> i & 1 != 0 && counts {
                 let left = (1 << 32) - u64::from(self.evcntr[i]);
                 next = Some(next.map_or(left, |n: u64| n.min(left)));
@@ -217,7 +229,7 @@ mod tests {
 
     #[test]
     fn cycles_are_instructions_and_overflow() {
-        let (m, mut p) = (model(), Pmu::default());
+        let (m, mut p) = (model(), Pmu::reset(&model()));
         p.write(&m, 100, PmuReg::CntenSet, 1 << 31);
         p.write(&m, 100, PmuReg::Cr, PMCR_E | PMCR_C);
         assert_eq!(p.read(&m, 150, PmuReg::Ccntr), 50);
@@ -233,7 +245,7 @@ mod tests {
 
     #[test]
     fn divider_keeps_its_fraction() {
-        let (m, mut p) = (model(), Pmu::default());
+        let (m, mut p) = (model(), Pmu::reset(&model()));
         p.write(&m, 0, PmuReg::CntenSet, 1 << 31);
         p.write(&m, 0, PmuReg::Cr, PMCR_E | PMCR_D);
         assert_eq!(p.read(&m, 63, PmuReg::Ccntr), 0);
@@ -243,8 +255,8 @@ mod tests {
 
     #[test]
     fn event_counters() {
-        let (m, mut p) = (model(), Pmu::default());
-        for (i, event) in [(0, EVENT_INSTRUCTION), (1, EVENT_SWINC), (2, 0x03)] {
+        let (m, mut p) = (model(), Pmu::reset(&model()));
+        for (i, event) in [(0, 0x08), (1, EVENT_SWINC), (2, 0x68)] {
             p.write(&m, 0, PmuReg::Selr, i);
             p.write(&m, 0, PmuReg::EvTyper, event);
         }
@@ -257,5 +269,23 @@ mod tests {
         };
         assert_eq!([value(0), value(1), value(2), value(9)], [20, 1, 0, 0]);
         assert_eq!(p.read(&m, 20, PmuReg::Cr) >> 11 & 0x1f, 6, "PMCR.N");
+    }
+
+    #[test]
+    fn a9_counts_instructions_by_its_own_event() {
+        let m = Model::cortex_a9(0, 1, 0);
+        let mut p = Pmu::reset(&m);
+        for (i, event) in [(0, 0x68), (1, 0x08), (2, EVENT_CYCLE)] {
+            p.write(&m, 0, PmuReg::Selr, i);
+            p.write(&m, 0, PmuReg::EvTyper, event);
+        }
+        p.write(&m, 0, PmuReg::CntenSet, 7);
+        p.write(&m, 0, PmuReg::Cr, PMCR_E);
+        let mut value = |sel| {
+            p.write(&m, 30, PmuReg::Selr, sel);
+            p.read(&m, 30, PmuReg::EvCntr)
+        };
+        assert_eq!([value(0), value(1), value(2)], [30, 0, 30]);
+        assert_eq!(p.read(&m, 30, PmuReg::Cr), 0x4109_3001);
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::cp14::Debug;
 use crate::cp15::Cp15;
+use crate::cp15::a9::Regs;
 use crate::gic::{Bits, CpuIf, GicState};
 use crate::pmu::Pmu;
 use crate::psr::BANKS;
@@ -14,7 +15,7 @@ use crate::timer::{Timer, Timers};
 use serde::{Deserialize, Serialize};
 
 /// Version of the layout: the first four bytes of a CPU's and of a GIC's block.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Puts words into a byte sink, little-endian.
 struct Sink<'a>(&'a mut dyn FnMut(&[u8]));
@@ -123,6 +124,7 @@ fn cp15(c: &Cp15, icount: u64, s: &mut Sink<'_>) {
         teehbr,
         pmu: monitors,
         debug: dbg,
+        a9: own,
     } = c;
     s.u32s(sctlr);
     s.u32s(&[*actlr, *cpacr, *scr, *sder, *nsacr]);
@@ -144,11 +146,14 @@ fn cp15(c: &Cp15, icount: u64, s: &mut Sink<'_>) {
     s.u32s(&[*l2ctlr, *l2ectlr, *teecr, *teehbr]);
     pmu(monitors, icount, s);
     debug(dbg, s);
+    let Regs { power, diagnostic, tlb_lockdown } = own;
+    s.u32s(&[*power, *diagnostic, *tlb_lockdown]);
 }
 
 /// The counters as they stand at `icount`, not as they stood when somebody last looked.
 fn pmu(p: &Pmu, icount: u64, s: &mut Sink<'_>) {
-    let Pmu { pmcr, cnten, ovs, selr, userenr, inten, evtyper, evcntr, ccntr, fraction, synced: _ } = p.at(icount);
+    let Pmu { pmcr, cnten, ovs, selr, userenr, inten, evtyper, evcntr, ccntr, fraction, synced: _, instructions: _ } =
+        p.at(icount);
     s.u32s(&[pmcr, cnten, ovs, selr, userenr, inten]);
     s.u32s(&evtyper);
     s.u32s(&evcntr);
@@ -446,7 +451,7 @@ mod tests {
         assert_eq!(word(120), 0xf08, "FIQ's r8");
         assert_eq!(word(140 + 5 * 12), 0xf0d, "FIQ's sp");
         assert_eq!(word(140 + 4 * 12 + 8), 0x1234_5678, "IRQ's spsr");
-        assert_eq!(b.len(), 994, "docs/state-hash.md names the size");
+        assert_eq!(b.len(), 1006, "docs/state-hash.md names the size");
     }
 
     #[test]

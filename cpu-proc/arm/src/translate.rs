@@ -37,6 +37,8 @@ pub struct BlockMode {
     pub d32_enabled: bool,
     /// FPSCR.LEN or STRIDE is not 0: VFP data processing takes UNDEF on a core without short vectors.
     pub vfp_vectors: bool,
+    /// The core has SDIV, UDIV and the fused multiply-accumulates (Cortex-A15), not just ARMv7-A with VFPv3 (Cortex-A9).
+    pub extended: bool,
 }
 
 impl BlockMode {
@@ -54,10 +56,12 @@ impl BlockMode {
             simd_enabled: cpacr & 1 << 31 == 0,
             d32_enabled: cpacr & 1 << 30 == 0,
             vfp_vectors: cpu.fpscr & 0x0037_0000 != 0,
+            extended: cpu.model.extended(),
         }
     }
 
-    /// Packed for keys; distinct modes give distinct values below 2^16.
+    /// Packed for keys; distinct modes of one core give distinct values below 2^16. `extended` is not in it: the cores of a machine are of
+    /// one model.
     pub fn pack(self) -> u32 {
         u32::from(self.it)
             | u32::from(self.thumb) << 8
@@ -559,6 +563,14 @@ impl Builder {
             self.undef();
         }
         self.mode.vfp_access
+    }
+
+    /// Checks that the core has SDIV, UDIV and the fused multiply-accumulates; emits UNDEF and gives `false` if not.
+    pub fn need_extended(&mut self) -> bool {
+        if !self.mode.extended {
+            self.undef();
+        }
+        self.mode.extended
     }
 
     /// The IT state after this instruction.

@@ -35,6 +35,7 @@ fn on() -> BlockMode {
         simd_enabled: true,
         d32_enabled: true,
         vfp_vectors: false,
+        extended: true,
     }
 }
 
@@ -114,6 +115,35 @@ fn cpacr_gates_everything() {
     let d16 = BlockMode { d32_enabled: false, ..on() };
     assert!(undefined(d16, VADD_F64_HIGH) && undefined(d16, VADD_I8_HIGH));
     assert!(!undefined(d16, VADD_F64) && !undefined(d16, VADD_I8) && !undefined(d16, VADD_F32));
+}
+
+/// Cortex-A9 has VFPv3, Advanced SIMDv1 and no divider (TRM DDI 0388 table 4-21 on, ID_ISAR0 and MVFR1).
+#[test]
+fn a_core_without_the_extensions_has_no_divide_and_no_fused_arithmetic() {
+    let a9 = BlockMode { extended: false, ..on() };
+    let a9_thumb = BlockMode { thumb: true, ..a9 };
+    // sdiv, udiv, vfma.f32, vfma.f64, vfms.f32, vfnma.f32, vfnms.f64, and vfma.f32 q, vfms.f32 d of Advanced SIMD.
+    let a32 = [
+        0xe711_f211,
+        0xe731_f211,
+        0xeea0_0a20,
+        0xeea0_0b00,
+        0xeea0_0a60,
+        0xee90_0a60,
+        0xee90_0b00,
+        0xf200_0c50,
+        0xf220_0c10,
+    ];
+    for w in a32 {
+        assert!(undefined(a9, w) && !undefined(on(), w), "{w:08x}");
+    }
+    for w in [0xfb91_f0f2, 0xfbb1_f0f2, 0xeea0_0a20, 0xef00_0c50] {
+        assert!(undefined(a9_thumb, w) && !undefined(BlockMode { thumb: true, ..on() }, w), "T32 {w:08x}");
+    }
+    // vmla.f32, vcvtb.f32.f16, vcvt.f16.f32 of Advanced SIMD, smlad: these it has.
+    for w in [0xee00_0a20, 0xeeb2_0a60, 0xf3b6_0602, 0xe700_3211] {
+        assert!(!undefined(a9, w), "{w:08x}");
+    }
 }
 
 #[test]
@@ -196,6 +226,7 @@ fn any_word_translates_in_any_mode() {
             simd_enabled: !bit(5) || bit(10),
             d32_enabled: bit(6),
             vfp_vectors: bit(7) && bit(11),
+            extended: bit(12),
         };
         let b = block(mode, if mode.thumb { to_t32(w) } else { w });
         assert_eq!(b.insns.len(), 1);

@@ -13,6 +13,7 @@ fn mode(thumb: bool, it: u8) -> BlockMode {
         simd_enabled: true,
         d32_enabled: true,
         vfp_vectors: false,
+        extended: true,
     }
 }
 

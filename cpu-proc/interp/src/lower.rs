@@ -175,6 +175,7 @@ mod tests {
                 simd_enabled: i & 0x300 != 0,
                 d32_enabled: i & 0x400 == 0,
                 vfp_vectors: i & 0x1800 == 0,
+                extended: i & 0x2000 == 0,
             };
             let block = translate(mode, 0x8000, &bytes, 16).expect("whole instructions");
             assert_eq!(lower(&block).len(), block.uops.len());

@@ -53,12 +53,71 @@ fn encoding(name: &str) -> SysReg {
 
 #[test]
 fn table_has_no_doubles_and_finds_itself() {
+    let (a15, a9) = (Model::cortex_a15(0, 1, 0, 1), Model::cortex_a9(0, 1, 0));
     for l in lines() {
-        assert_eq!(find(l.reg).unwrap().name, l.name);
+        let found = [&a15, &a9].map(|m| find(m, l.reg).map(|l| l.name));
+        assert!(found.iter().flatten().all(|n| *n == l.name), "{}", l.name);
+        assert!(found.iter().any(Option::is_some), "{}", l.name);
     }
-    assert!(find(SysReg::new(15, 0, 11, 0, 0)).is_none());
-    assert!(find(SysReg::new(15, 4, 0, 0, 0)).is_none(), "VPIDR: no Virtualization Extensions");
-    assert!(find(SysReg::wide(15, 4, 14)).is_none(), "CNTVOFF");
+    for m in [&a15, &a9] {
+        assert!(find(m, SysReg::new(15, 0, 11, 0, 1)).is_none());
+        assert!(find(m, SysReg::new(15, 4, 0, 0, 0)).is_none(), "VPIDR: no Virtualization Extensions");
+        assert!(find(m, SysReg::wide(15, 4, 14)).is_none(), "CNTVOFF");
+    }
+}
+
+/// What Linux's start-up code for Cortex-A9 reads and writes (proc-v7.S, cacheinfo, hw_breakpoint.c, suspend), and what must not be there.
+#[test]
+fn cortex_a9() {
+    let mut rig = Rig::new();
+    rig.cpu = Cpu::new(Model::cortex_a9(2, 4, 0x1e00_0000));
+    for (name, value) in [
+        ("MIDR", 0x410f_c090),
+        ("MPIDR", 0x8000_0002),
+        ("CTR", 0x8003_8003),
+        ("ID_PFR0", 0x1131),
+        ("ID_PFR1", 0x11),
+        ("ID_DFR0", 0x0001_0444),
+        ("ID_MMFR0", 0x0010_0103),
+        ("ID_MMFR3", 0x2111),
+        ("ID_ISAR0", 0x0010_1111),
+        ("ID_ISAR4", 0x0011_1142),
+        ("ID_ISAR5", 0),
+        ("CLIDR", 0x0920_0003),
+        ("CCSIDR", 0x701f_e019),
+        ("DBGDIDR", 0x3514_1000),
+        ("CBAR", 0x1e00_0000),
+        ("SCTLR", 0x00c5_0078),
+        ("PMCR", 0x4109_3000),
+        ("PLEIDR", 0),
+        ("TLB entry PA", 0),
+    ] {
+        assert_eq!(rig.mrc(name), Ok(value), "{name}");
+    }
+    for name in
+        ["CNTFRQ", "CNTPCT", "PMCEID0", "PMOVSSET", "AMAIR0", "L2CTLR", "L2ACTLR", "DBGDSCRext", "DBGBVR0", "DBGOSLSR"]
+    {
+        assert_eq!(rig.mrc(name), Err(Undefined), "{name}");
+    }
+    assert_eq!(read(&mut rig.cpu, &rig.ram, &mut Empty, SysReg::wide(15, 0, 2)), Err(Undefined), "TTBR0 as 64 bits");
+    for (name, written, reads) in [
+        ("ACTLR", 0xffff_ffff, 0x3cf),
+        ("ACTLR", 0x41, 0x41),
+        ("Diagnostic", 0x0040_1040, 0x0040_1040),
+        ("Power control", 0xffff_ffff, 0x701),
+        ("TLB lockdown", 0xffff_ffff, 0x3000_0001),
+        ("TTBCR", 0x8000_0001, 1),
+        // CP15BEN and the bits that came with the Virtualization Extensions are fixed.
+        ("SCTLR", 0xffff_ffff, 0x72c5_7c7f),
+        ("SCTLR", 0, 0x00c5_0078),
+    ] {
+        rig.mcr(name, written).unwrap();
+        assert_eq!(rig.mrc(name), Ok(reads), "{name} after {written:#x}");
+    }
+    assert_eq!(rig.cpu.halt, None);
+    let a15 = Rig::new();
+    let own = |m: &Model| ["Diagnostic", "Power control", "NEON busy"].map(|n| find(m, encoding(n)).is_some());
+    assert_eq!((own(&rig.cpu.model), own(&a15.cpu.model)), ([true; 3], [false; 3]));
 }
 
 /// Values that Linux's start-up code decides by (proc-v7.S, cacheinfo, hw_breakpoint.c, arch_timer).

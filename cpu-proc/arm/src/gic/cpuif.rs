@@ -18,7 +18,16 @@ impl Gic {
         self.cpu_word(cpu, secure, offset & !3) >> ((offset & 3) * 8) & mask
     }
 
+    /// A register that came with version 2 of the architecture.
+    fn is_absent(&self, offset: u32) -> bool {
+        let of_v2 = matches!(offset, GICC_AIAR | GICC_AEOIR | GICC_AHPPIR | GICC_APR..0xf0 | GICC_DIR);
+        self.cfg.version < 2 && of_v2
+    }
+
     fn cpu_word(&mut self, cpu: usize, secure: bool, offset: u32) -> u32 {
+        if self.is_absent(offset) {
+            return 0;
+        }
         let c = &self.s.cpu[cpu];
         match offset {
             GICC_CTLR if secure => c.ctlr,
@@ -55,7 +64,13 @@ impl Gic {
         self.update();
     }
 
-    fn write_cpu_word(&mut self, cpu: usize, secure: bool, offset: u32, value: u32) {
+    fn write_cpu_word(&mut self, cpu: usize, secure: bool, offset: u32, mut value: u32) {
+        if self.is_absent(offset) {
+            return;
+        }
+        if offset == GICC_CTLR && self.cfg.version < 2 {
+            value &= if secure { 0x1f } else { 1 };
+        }
         let min_bpr = self.cfg.min_bpr();
         let levels = self.levels(offset);
         let mask = self.priority_mask();

@@ -62,16 +62,26 @@ impl Gic {
                 // PPIs start at bit 0 of their register: ID 16.
                 if w == 0 { (self.s.level.word(cpu, 0) & visible) >> 16 } else { self.s.level.word(cpu, w) & visible }
             }
-            GICD_CPENDSGIR..0xf30 => bytes(&|i| self.read_sgi(cpu, secure, (offset & 0xf) + i)),
-            GICD_PIDR4..0x1000 => u32::from(DIST_ID[(offset - GICD_PIDR4) as usize / 4]),
+            GICD_CPENDSGIR..0xf30 if self.cfg.version > 1 => bytes(&|i| self.read_sgi(cpu, secure, (offset & 0xf) + i)),
+            GICD_PIDR4..0x1000 => self.dist_id((offset - GICD_PIDR4) as usize / 4),
             _ => 0,
+        }
+    }
+
+    /// The identification registers: a PL390 is behind version 1 (PIDR1 0xb3, PIDR2 0x1b).
+    fn dist_id(&self, n: usize) -> u32 {
+        match (self.cfg.version, n) {
+            (1, 5) => 0xb3,
+            (1, 6) => 0x1b,
+            _ => u32::from(DIST_ID[n]),
         }
     }
 
     /// Writes the Distributor at `offset` (aligned to `size`, 1, 2 or 4). Registers with one byte per interrupt take single bytes; a narrow
     /// write to any other register writes zeros to the rest of it.
     pub fn dist_write(&mut self, cpu: usize, secure: bool, offset: u32, size: u8, value: u32) {
-        let byte_wise = matches!(offset, GICD_IPRIORITYR..GICD_ICFGR | GICD_CPENDSGIR..0xf30);
+        let sgi_bytes = self.cfg.version > 1 && matches!(offset, GICD_CPENDSGIR..0xf30);
+        let byte_wise = sgi_bytes || matches!(offset, GICD_IPRIORITYR..GICD_ICFGR);
         if byte_wise {
             for i in 0..u32::from(size.min(4)) {
                 self.write_byte(cpu, secure, offset + i, (value >> (8 * i)) as u8);
@@ -196,7 +206,7 @@ impl Gic {
         (0..16).fold(0, |v, i| v | u32::from(edge(first + i)) << (2 * i + 1))
     }
 
-    /// SGIs and PPIs have a fixed configuration on the Cortex-A15.
+    /// SGIs and PPIs have a fixed configuration on the Cortex-A15 and the Cortex-A9.
     fn write_config(&mut self, cpu: usize, secure: bool, first: u32, value: u32) {
         for i in 0..16 {
             let id = first + i;

@@ -34,13 +34,40 @@ pub struct GicConfig {
     pub dist_iidr: u32,
     /// GICC_IIDR.
     pub cpu_iidr: u32,
+    /// The version of the architecture: 1 has no GICC_AIAR, GICC_AEOIR, GICC_AHPPIR, GICC_DIR, no active priority and pending SGI registers and
+    /// no EOImode; ICPIDR2 names it.
+    pub version: u32,
+    /// Which of IDs 0-31 are edge-triggered; that can't be changed.
+    pub private_edge: u32,
 }
 
 impl GicConfig {
     /// The Cortex-A15 MPCore's (TRM DDI 0438 8.2, 8.3): 5 priority bits; the number of SPIs is a choice of the chip, 160 on the
     /// CoreTile.
     pub fn cortex_a15(cpus: usize, spis: usize) -> GicConfig {
-        GicConfig { cpus, spis, priority_bits: 5, dist_iidr: 0x0000_043b, cpu_iidr: 0x0002_043b }
+        GicConfig {
+            cpus,
+            spis,
+            priority_bits: 5,
+            dist_iidr: 0x0000_043b,
+            cpu_iidr: 0x0002_043b,
+            version: 2,
+            private_edge: 0xffff,
+        }
+    }
+
+    /// The Cortex-A9 MPCore's (TRM DDI 0407 chapter 3), a GICv1: 5 priority bits, at most 224 SPIs. The global timer, private timer and
+    /// watchdog (IDs 27, 29, 30) are edge-triggered.
+    pub fn cortex_a9(cpus: usize, spis: usize) -> GicConfig {
+        GicConfig {
+            cpus,
+            spis,
+            priority_bits: 5,
+            dist_iidr: 0x0102_043b,
+            cpu_iidr: 0x3901_243b,
+            version: 1,
+            private_edge: 0x6800_ffff,
+        }
     }
 
     /// The lowest GICC_BPR: with it every implemented priority bit takes part in preemption.
@@ -174,7 +201,7 @@ impl Gic {
             latch: Bits::new(&cfg, 0),
             active: Bits::new(&cfg, 0),
             level: Bits::new(&cfg, 0),
-            edge: Bits::new(&cfg, 0xffff),
+            edge: Bits::new(&cfg, cfg.private_edge),
             group1: Bits::new(&cfg, 0),
             priority_banked: vec![[0; 32]; cfg.cpus],
             priority_shared: vec![0; cfg.spis],

@@ -359,3 +359,33 @@ fn random_accesses() {
     }
     assert_eq!(g.dist_read(0, true, GICD_ISENABLER, 4) & 0xffff, 0xffff);
 }
+
+/// Cortex-A9's controller: version 1, with edge-triggered private timers.
+#[test]
+fn cortex_a9_is_a_version_1() {
+    let mut g = Gic::new(GicConfig::cortex_a9(4, 64));
+    let dist = |g: &mut Gic, at| g.dist_read(1, true, at, 4);
+    assert_eq!(dist(&mut g, GICD_TYPER), 0x462);
+    assert_eq!(dist(&mut g, GICD_IIDR), 0x0102_043b);
+    assert_eq!([0xfe0, 0xfe4, 0xfe8].map(|at| dist(&mut g, at)), [0x90, 0xb3, 0x1b]);
+    // IDs 27, 29 and 30 are edge-triggered whatever is written.
+    g.dist_write(1, true, GICD_ICFGR + 4, 4, 0);
+    assert_eq!(dist(&mut g, GICD_ICFGR + 4), 0x2880_0000);
+    assert_eq!(g.cpu_read(1, true, GICC_IIDR, 4), 0x3901_243b);
+    g.cpu_write(1, true, GICC_CTLR, 4, !0);
+    assert_eq!(g.cpu_read(1, true, GICC_CTLR, 4), 0x1f, "no EOImode");
+    g.dist_write(1, true, GICD_CTLR, 4, 3);
+    g.cpu_write(1, true, GICC_PMR, 4, 0xff);
+    enable(&mut g, 40, 0);
+    g.dist_write(1, true, GICD_ISENABLER, 4, 1 << 29);
+    g.set_ppi(1, 29, true);
+    g.set_ppi(1, 29, false);
+    assert_eq!((iar(&mut g, 1), iar(&mut g, 0)), (29, SPURIOUS), "the edge is kept, for its core only");
+    assert_eq!(g.cpu_read(1, true, GICC_APR, 4), 0, "no such register");
+    g.cpu_write(1, true, GICC_DIR, 4, 29);
+    g.dist_write(1, true, GICD_SPENDSGIR, 4, !0);
+    assert_eq!(dist(&mut g, GICD_ISACTIVER) & 1 << 29, 1 << 29);
+    assert_eq!((dist(&mut g, GICD_ISPENDR), dist(&mut g, GICD_SPENDSGIR)), (0, 0));
+    eoi(&mut g, 1, 29);
+    assert_eq!(dist(&mut g, GICD_ISACTIVER), 0);
+}

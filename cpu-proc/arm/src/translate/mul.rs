@@ -64,6 +64,9 @@ lower_case!(MulOp, LongOp, DualOp, HalfOp);
 
 /// MUL, MLA, MLS, SDIV, UDIV, SMMUL, SMMLA, SMMLS (the last three round if `round`).
 pub fn mul(b: &mut Builder, x: &Mul) {
+    if matches!(x.op, MulOp::Sdiv | MulOp::Udiv) && !b.need_extended() {
+        return;
+    }
     let adds = matches!(x.op, MulOp::Mla | MulOp::Mls | MulOp::Smmla | MulOp::Smmls);
     if x.rd.0 == 15 || x.rn.0 == 15 || x.rm.0 == 15 || adds && x.ra.0 == 15 {
         return b.unpredictable();

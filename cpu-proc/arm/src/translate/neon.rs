@@ -148,6 +148,10 @@ fn count(r: NReg) -> u8 {
 
 /// Data processing with a helper for it all.
 pub fn simd(b: &mut Builder, a: &Simd) {
+    let fused = a.h == Misc::FFma.id(0) || a.h == Misc::FFms.id(0);
+    if fused && !b.need_extended() {
+        return;
+    }
     if b.need_neon(&[a.d, a.n, a.m]) {
         b.helper_k(a.h, SINK, pack(a.d.n, a.n.n, a.m.n), count(a.d), a.b as u8);
     }

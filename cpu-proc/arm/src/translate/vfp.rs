@@ -99,6 +99,10 @@ fn word(r: FReg) -> u32 {
 
 /// Three-operand arithmetic; the helper named is the single-precision one, its neighbour is the double-precision one.
 pub fn vfp3(b: &mut Builder, a: &Vfp3) {
+    let fused = matches!(a.op, Vfp::FmaS | Vfp::FmsS | Vfp::FnmaS | Vfp::FnmsS);
+    if fused && !b.need_extended() {
+        return;
+    }
     if b.need_scalar(&[a.d, a.n, a.m]) {
         b.helper_k(a.op.id(a.d.dp.into()), SINK, a.d.n, a.n.n as u8, a.m.n as u8);
     }
