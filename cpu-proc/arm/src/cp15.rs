@@ -3,7 +3,7 @@
 use crate::bus::{Bus, GuestRam};
 use crate::cp14;
 use crate::mmu::{
-    Access, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, TTBCR_A1, TTBCR_EAE,
+    Access, Reach, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, TTBCR_A1, TTBCR_EAE,
 };
 use crate::models::Model;
 use crate::pmu::{Pmu, PmuReg};
@@ -348,7 +348,7 @@ pub enum Kind {
     Debug(cp14::DebugReg),
 }
 
-/// TLB maintenance operations. Inner Shareable ones and those of the separate instruction and data TLBs do the same on one unified TLB.
+/// TLB maintenance operations. Those of the separate instruction and data TLBs do the same on one unified TLB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlbOp {
     /// Everything.
@@ -359,6 +359,31 @@ pub enum TlbOp {
     Asid,
     /// One address of every ASID.
     MvaAll,
+    /// `All`, on every core: the Inner Shareable forms reach them all.
+    AllIs,
+    /// `Mva`, on every core.
+    MvaIs,
+    /// `Asid`, on every core.
+    AsidIs,
+    /// `MvaAll`, on every core.
+    MvaAllIs,
+}
+
+impl TlbOp {
+    /// Does it, with the operand that was written.
+    fn perform(self, cpu: &mut Cpu, value: u32) {
+        let own = Reach::Core(cpu.core());
+        match self {
+            TlbOp::All => cpu.mmu.flush_all(own),
+            TlbOp::AllIs => cpu.mmu.flush_all(Reach::All),
+            TlbOp::Mva => cpu.mmu.flush_va(own, value, value & 0xff),
+            TlbOp::MvaIs => cpu.mmu.flush_va(Reach::All, value, value & 0xff),
+            TlbOp::Asid => cpu.mmu.flush_asid(own, value & 0xff),
+            TlbOp::AsidIs => cpu.mmu.flush_asid(Reach::All, value & 0xff),
+            TlbOp::MvaAll => cpu.mmu.flush_va_all(own, value),
+            TlbOp::MvaAllIs => cpu.mmu.flush_va_all(Reach::All, value),
+        }
+    }
 }
 
 /// One register.
@@ -485,10 +510,10 @@ pub const LINES: &[Line] = &[
     line("DCCIMVAC", (15, 0, 7, 14, 1), Pl1Wo, Nop),
     line("DCCISW", (15, 0, 7, 14, 2), Pl1Wo, Nop),
     // TLB maintenance.
-    line("TLBIALLIS", (15, 0, 8, 3, 0), Pl1Wo, Tlb(All)),
-    line("TLBIMVAIS", (15, 0, 8, 3, 1), Pl1Wo, Tlb(Mva)),
-    line("TLBIASIDIS", (15, 0, 8, 3, 2), Pl1Wo, Tlb(Asid)),
-    line("TLBIMVAAIS", (15, 0, 8, 3, 3), Pl1Wo, Tlb(MvaAll)),
+    line("TLBIALLIS", (15, 0, 8, 3, 0), Pl1Wo, Tlb(AllIs)),
+    line("TLBIMVAIS", (15, 0, 8, 3, 1), Pl1Wo, Tlb(MvaIs)),
+    line("TLBIASIDIS", (15, 0, 8, 3, 2), Pl1Wo, Tlb(AsidIs)),
+    line("TLBIMVAAIS", (15, 0, 8, 3, 3), Pl1Wo, Tlb(MvaAllIs)),
     line("ITLBIALL", (15, 0, 8, 5, 0), Pl1Wo, Tlb(All)),
     line("ITLBIMVA", (15, 0, 8, 5, 1), Pl1Wo, Tlb(Mva)),
     line("ITLBIASID", (15, 0, 8, 5, 2), Pl1Wo, Tlb(Asid)),
@@ -663,12 +688,7 @@ pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, valu
         Zero | Nop => {}
         Isb => return Ok(SysAfter { context: true, exit: false }),
         Tlb(op) => {
-            match op {
-                All => cpu.mmu.flush_all(),
-                Mva => cpu.mmu.flush_va(word, word & 0xff),
-                Asid => cpu.mmu.flush_asid(word & 0xff),
-                MvaAll => cpu.mmu.flush_va_all(word),
-            }
+            op.perform(cpu, word);
             return Ok(SysAfter { context: true, exit: false });
         }
         Ats(access, user, ns) => {
@@ -701,7 +721,7 @@ fn merge(field: &mut u32, value: u32, mask: u32) {
 /// After a change of something that every entry of the TLB was made with.
 fn regime_changed(cpu: &mut Cpu, old: u32, new: u32) -> SysAfter {
     if old != new {
-        cpu.mmu.flush_all();
+        cpu.mmu.flush_all(Reach::Core(cpu.core()));
         cpu.update_context();
     }
     SysAfter { context: old != new, exit: false }
@@ -715,7 +735,7 @@ fn write_sctlr(cpu: &mut Cpu, value: u32) -> SysAfter {
     let new = old & !writable | value & writable;
     cpu.cp15.sctlr[bank] = new;
     if (old ^ new) & SCTLR_WALK != 0 {
-        cpu.mmu.flush_all();
+        cpu.mmu.flush_all(Reach::Core(cpu.core()));
     }
     if (old ^ new) & (SCTLR_WALK | SCTLR_A) != 0 {
         cpu.update_context();

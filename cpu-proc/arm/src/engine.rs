@@ -8,9 +8,10 @@ use crate::state::Cpu;
 pub enum StopReason {
     /// The budget is used up: exactly, or [`Budget::enough`] is reached within a block.
     Budget,
-    /// An MMIO access or a system-register write asked to leave ([`crate::bus::After::exit`], timer or interrupt state changed).
+    /// An MMIO access or a system-register write asked to leave ([`crate::bus::After::exit`], timer or interrupt state changed), or a WFE
+    /// ended the core's turn ([`Cpu::wait_for_event`]).
     Exit,
-    /// The core retired WFI (or WFE with no event) and has nothing to do until an interrupt or event.
+    /// The core retired WFI and has nothing to do until an interrupt or event.
     Wait,
     /// The core can't go on (for instance it keeps faulting on its own vectors); a text for the user is in [`Cpu::halt`].
     Halt,

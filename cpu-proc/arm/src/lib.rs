@@ -4,6 +4,7 @@
 //! what it describes; `cpu-proc` gives it RAM and a bus.
 
 pub mod bus;
+pub mod cores;
 pub mod count;
 pub mod cp14;
 pub mod cp15;

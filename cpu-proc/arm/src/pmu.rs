@@ -72,6 +72,11 @@ pub enum PmuReg {
 const IMPLEMENTED: u32 = 1 << 31 | 0x3f;
 
 impl Pmu {
+    /// Makes the stored counters those at `icount`, as a read there would find them.
+    pub fn settle(&mut self, icount: u64) {
+        self.sync(icount);
+    }
+
     /// Brings the counters up to `icount`.
     fn sync(&mut self, icount: u64) {
         let n = icount - self.synced;

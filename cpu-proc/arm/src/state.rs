@@ -21,6 +21,21 @@ pub struct Position {
     pub idle: u32,
 }
 
+/// How far the machine has come: one timeline, which moves from core to core with the turn ([`crate::cores::Cores`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeline {
+    /// [`Cpu::icount`].
+    pub icount: u64,
+    /// [`Cpu::epoch_start`].
+    pub epoch_start: u64,
+    /// [`Cpu::epoch`].
+    pub epoch: u64,
+    /// [`Cpu::idle`].
+    pub idle: u32,
+    /// [`Cpu::idle_at`].
+    pub idle_at: u64,
+}
+
 /// How many slots the operand space of micro-ops has: r0-r15, then block-local temporaries ([`crate::ir`]).
 pub const REG_SPACE: usize = 64;
 
@@ -125,7 +140,8 @@ pub struct Cpu {
     pub fpscr: u32,
     /// FPEXC; bit 30 is EN.
     pub fpexc: u32,
-    /// Instructions retired since reset.
+    /// Instructions retired since reset, by all cores of the machine. This and the four fields below are the [`Timeline`]: they are right in
+    /// the core whose turn it is.
     pub icount: u64,
     /// `icount` at which the current epoch began.
     pub epoch_start: u64,
@@ -159,6 +175,12 @@ pub struct Cpu {
     pub fault_at: u64,
     /// Bookkeeping: synchronous exceptions taken at `fault_at` without an instruction in between.
     pub fault_run: u32,
+    /// Configuration: other cores wait for their turn, so a WFE without an event ends this one's.
+    pub shares: bool,
+    /// Bookkeeping: a WFE has ended this core's turn; [`Cpu::take_yield`].
+    pub yielded: bool,
+    /// SEV was executed in this turn; the other cores' event registers are set at its end. They can't look at them before.
+    pub sev: bool,
 }
 
 impl Cpu {
@@ -198,6 +220,9 @@ impl Cpu {
             undef_notes: Vec::new(),
             fault_at: u64::MAX,
             fault_run: 0,
+            shares: false,
+            yielded: false,
+            sev: false,
         };
         cpu.update_context();
         cpu
@@ -207,6 +232,45 @@ impl Cpu {
     pub fn pos(&self) -> Position {
         let idle = if self.idle_at == self.icount { self.idle } else { 0 };
         Position { epoch: self.epoch, count: self.icount.saturating_sub(self.epoch_start), idle }
+    }
+
+    /// Number of the core in its cluster (MPIDR affinity level 0), 0-3.
+    #[inline]
+    pub fn core(&self) -> u8 {
+        (self.model.mpidr & 3) as u8
+    }
+
+    /// How far the machine has come, as of this core's last turn.
+    pub fn timeline(&self) -> Timeline {
+        let &Cpu { icount, epoch_start, epoch, idle, idle_at, .. } = self;
+        Timeline { icount, epoch_start, epoch, idle, idle_at }
+    }
+
+    /// Takes over how far the machine has come. The instructions in between are not this core's: its counters stand still over them.
+    pub fn set_timeline(&mut self, t: Timeline) {
+        self.cp15.pmu.settle(self.icount);
+        (self.icount, self.epoch_start, self.epoch) = (t.icount, t.epoch_start, t.epoch);
+        (self.idle, self.idle_at) = (t.idle, t.idle_at);
+        self.cp15.pmu.synced = t.icount;
+    }
+
+    /// WFE (ARM DDI 0406C B1.8.13), once it has retired: takes the event. It never waits, as the architecture lets it complete at any time; but
+    /// where other cores share the machine, a WFE that found no event ends the core's turn. True then: the engine must leave.
+    pub fn wait_for_event(&mut self) -> bool {
+        let found = std::mem::take(&mut self.event);
+        self.yielded = self.shares && !found;
+        self.yielded
+    }
+
+    /// Whether a WFE has ended the turn since this was asked last.
+    pub fn take_yield(&mut self) -> bool {
+        std::mem::take(&mut self.yielded)
+    }
+
+    /// SEV (ARM DDI 0406C A8.8.157): an event for this core and all others.
+    pub fn send_event(&mut self) {
+        self.event = true;
+        self.sev = true;
     }
 
     /// Counts one warp of guest time at this position.

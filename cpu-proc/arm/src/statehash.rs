@@ -7,6 +7,7 @@ use crate::cp14::Debug;
 use crate::cp15::Cp15;
 use crate::cp15::a9::Regs;
 use crate::gic::{Bits, CpuIf, GicState};
+use crate::mmu::Reach;
 use crate::pmu::Pmu;
 use crate::psr::BANKS;
 use crate::psr::Mode;
@@ -219,6 +220,16 @@ pub fn hash_gic(gic: &GicState, sink: &mut dyn FnMut(&[u8])) {
     }
 }
 
+/// Feeds what several cores have in common to `sink`, in the layout of `docs/state-hash.md`: how many there are, whose turn it is, and how many
+/// instructions are left of it.
+pub fn hash_turn(cores: usize, current: usize, left: u64, sink: &mut dyn FnMut(&[u8])) {
+    let mut s = Sink(sink);
+    s.u32(LAYOUT_VERSION);
+    s.u32(cores as u32);
+    s.u32(current as u32);
+    s.u64(left);
+}
+
 /// The hash in anchors: cheap, not cryptographic, and over registers only: r0-r15, CPSR, every bank's sp, lr and spsr, the extension
 /// registers, FPSCR, and the registers that say which address space runs. What goes in, and the mixing, are part of the recording format.
 pub fn register_hash(cpu: &Cpu) -> u64 {
@@ -263,6 +274,7 @@ pub struct CpuState {
     halt: Option<String>,
     fault_at: u64,
     fault_run: u32,
+    sev: bool,
 }
 
 /// A saved core that can't be taken over.
@@ -322,6 +334,9 @@ impl Cpu {
             undef_notes: _, // bookkeeping of this process
             fault_at,
             fault_run,
+            shares: _,  // configuration
+            yielded: _, // bookkeeping within a step of the run loop
+            sev,
         } = self;
         let mut r = [0; 16];
         r.copy_from_slice(&regs[..16]);
@@ -345,6 +360,7 @@ impl Cpu {
             halt: halt.clone(),
             fault_at: *fault_at,
             fault_run: *fault_run,
+            sev: *sev,
         }
     }
 
@@ -386,6 +402,7 @@ impl Cpu {
             halt,
             fault_at,
             fault_run,
+            sev,
         } = state;
         let mode = Mode::from_bits(cpsr).ok_or(RestoreError::Mode(cpsr))?;
         let ext: [u32; 64] = ext.try_into().map_err(|v: Vec<u32>| RestoreError::Ext(v.len()))?;
@@ -401,8 +418,8 @@ impl Cpu {
             (icount, epoch_start, epoch, idle, idle_at);
         (self.excl, self.event, self.waiting) = (excl, event, waiting);
         (self.cp15, self.timer, self.halt) = (cp15, timer, halt);
-        (self.fault_at, self.fault_run) = (fault_at, fault_run);
-        self.mmu.flush_all();
+        (self.fault_at, self.fault_run, self.sev, self.yielded) = (fault_at, fault_run, sev, false);
+        self.mmu.flush_all(Reach::All);
         self.update_context();
         Ok(())
     }

@@ -110,7 +110,11 @@ pub(crate) enum Fetch {
 pub(crate) struct Cache {
     map: Map<Key, CodePtr>,
     pages: Map<u64, Page>,
+    /// The jump cache of the core that runs.
     jumps: Box<[Jump]>,
+    core: usize,
+    /// Those of the other cores, by number: they run the same code in contexts of their own and would only throw each other's entries out.
+    others: Vec<Box<[Jump]>>,
     grave: Vec<CodePtr>,
     live: usize,
     /// Everything must go before the next run.
@@ -128,6 +132,8 @@ impl Default for Cache {
             map: Map::default(),
             pages: Map::default(),
             jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
+            core: 0,
+            others: Vec::new(),
             grave: Vec::new(),
             live: 0,
             stale: true,
@@ -164,6 +170,22 @@ impl Cache {
             self.stale = false;
         }
         self.bury();
+        if self.core != usize::from(cpu.core()) {
+            self.turn_to(cpu.core().into());
+        }
+    }
+
+    /// Brings the jump cache of another core.
+    fn turn_to(&mut self, core: usize) {
+        while self.others.len() <= core.max(self.core) {
+            self.others.push(Box::default());
+        }
+        std::mem::swap(&mut self.jumps, &mut self.others[self.core]);
+        std::mem::swap(&mut self.jumps, &mut self.others[core]);
+        if self.jumps.is_empty() {
+            self.jumps = vec![NO_JUMP; JUMPS].into_boxed_slice();
+        }
+        self.core = core;
     }
 
     /// Forgets everything at the next run.
@@ -173,6 +195,7 @@ impl Cache {
 
     fn drop_all(&mut self) {
         self.jumps.fill(NO_JUMP);
+        self.others.clear();
         self.grave.extend(self.map.drain().map(|(_, c)| c));
         self.pages.clear();
         self.live = 0;
@@ -321,9 +344,11 @@ impl Cache {
                 e.to.set(None);
             }
             self.map.remove(&code.key);
-            let j = &mut self.jumps[jump_slot(code.block.pc)];
-            if j.code == Some(c) {
-                *j = NO_JUMP;
+            let slot = jump_slot(code.block.pc);
+            for jumps in self.others.iter_mut().chain([&mut self.jumps]) {
+                if let Some(j) = jumps.get_mut(slot).filter(|j| j.code == Some(c)) {
+                    *j = NO_JUMP;
+                }
             }
             if code.key.pa2 != 0 {
                 for pa in [code.key.pa, code.key.pa2] {

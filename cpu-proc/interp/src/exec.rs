@@ -469,10 +469,8 @@ impl<'a> Run<'a> {
                 cpu.regs[15] = u.imm;
                 if u.op == X::Wfi {
                     cpu.waiting = true;
-                } else {
-                    // WFE may complete at any time (ARM DDI 0406C B1.8.13). A lone core has no other to wait for, and what else
-                    // would wake it, the timer's event stream, comes soon: it goes on at once.
-                    cpu.event = false;
+                } else if cpu.wait_for_event() {
+                    self.ctx.exit = true;
                 }
             }
             X::Stop => {

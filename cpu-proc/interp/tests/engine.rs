@@ -246,6 +246,19 @@ fn wfe_takes_the_event_and_never_waits() {
 }
 
 #[test]
+fn wfe_without_an_event_ends_the_turn_where_cores_share_the_machine() {
+    // sev ; wfe ; wfe ; mov r0, #1
+    let mut m = Machine::new(&[0xe320_f004, 0xe320_f002, 0xe320_f002, 0xe3a0_0001, HANG]);
+    m.cpu.shares = true;
+    assert_eq!(m.run(10), StopReason::Exit);
+    assert_eq!((m.cpu.icount, m.cpu.regs[15], m.cpu.waiting), (3, CODE + 12, false));
+    assert!(m.cpu.take_yield() && m.cpu.sev);
+    assert_eq!(m.run(2), StopReason::Budget);
+    assert!(!m.cpu.take_yield());
+    assert_eq!((m.cpu.icount, m.cpu.regs[0]), (5, 1));
+}
+
+#[test]
 fn interrupts_are_taken_on_entry_and_when_unmasked() {
     // nop ; cpsie i ; mov r0, #1
     let mut m = Machine::new(&[0xe320_f000, 0xf108_0080, 0xe3a0_0001, HANG]);

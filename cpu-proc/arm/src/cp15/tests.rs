@@ -358,3 +358,41 @@ fn coverage_page() {
     let page = std::fs::read_to_string(path).unwrap();
     assert!(page == coverage(), "docs/coverage/system-registers.md is out of date: run this test with BLESS=1");
 }
+
+#[test]
+fn inner_shareable_maintenance_reaches_the_other_cores() {
+    let mut rig = Rig::new();
+    let va = 0x10_0000u32;
+    rig.ram
+        .write(0x8000_4000 + u64::from(va >> 20) * 4, &(0x8000_0000u32 | 1 << 17 | 3 << 10 | 0xe).to_le_bytes())
+        .unwrap();
+    rig.mcr("TTBR0", 0x8000_4000).unwrap();
+    rig.mcr("DACR", 1).unwrap();
+    rig.mcr("SCTLR", 0x00c5_0079).unwrap();
+    rig.cpu.mmu.set_cores(2);
+    let on = |rig: &mut Rig, core: u32| {
+        rig.cpu.model.mpidr = 0x8000_0000 | core;
+        rig.cpu.update_context();
+    };
+    for (name, operand, everywhere) in [
+        ("TLBIALL", 0, false),
+        ("DTLBIASID", 0, false),
+        ("TLBIMVA", va, false),
+        ("TLBIMVAA", va, false),
+        ("TLBIALLIS", 0, true),
+        ("TLBIASIDIS", 0, true),
+        ("TLBIMVAIS", va, true),
+        ("TLBIMVAAIS", va, true),
+    ] {
+        for core in [1, 0] {
+            on(&mut rig, core);
+            rig.cpu.translate(&rig.ram, va, crate::mmu::Access::Read, View::Current).unwrap();
+            assert_ne!(rig.cpu.mmu.read_addend(va), 0);
+        }
+        rig.mcr(name, operand.into()).unwrap();
+        assert_eq!(rig.cpu.mmu.read_addend(va), 0, "{name}");
+        on(&mut rig, 1);
+        assert_eq!(rig.cpu.mmu.read_addend(va) == 0, everywhere, "{name}");
+        on(&mut rig, 0);
+    }
+}

@@ -14,7 +14,7 @@ mod walk;
 pub use attr::Attr;
 pub use fault::{Abort, FaultKind};
 pub use long::{TTBCR_A1, TTBCR_EAE};
-pub use tlb::{CONTEXTS, Mmu};
+pub use tlb::{CONTEXTS, MAX_CORES, Mmu, Reach};
 pub use walk::{Leaf, Regime, Rights, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, Size};
 
 use crate::bus::GuestRam;
@@ -119,7 +119,8 @@ impl Cpu {
         let sctlr = c.sctlr[b];
         // Long descriptors have no domains, so DACR selects nothing there.
         let dacr = if c.ttbcr[b] & TTBCR_EAE != 0 { 0 } else { c.dacr[b] };
-        Key::new(sctlr & SCTLR_M != 0, b == 1, user, sctlr & SCTLR_A != 0, c.asid(b), dacr)
+        let (on, strict) = (sctlr & SCTLR_M != 0, sctlr & SCTLR_A != 0);
+        Key::new(self.core(), on, b == 1, user, strict, c.asid(b), dacr)
     }
 
     /// The address translation operations ATS1C* and ATS12NSO* (ARM DDI 0406C B4.2.4): translates `va` with the rights of User or PL1

@@ -52,7 +52,7 @@ impl Rig {
 
     fn sctlr(&mut self, on: u32, off: u32) {
         self.cpu.cp15.sctlr[0] = self.cpu.cp15.sctlr[0] & !off | on;
-        self.cpu.mmu.flush_all();
+        self.cpu.mmu.flush_all(Reach::All);
         self.cpu.update_context();
     }
 
@@ -79,7 +79,7 @@ impl Rig {
         self.cpu.set_mode(mode);
         let mut out = String::new();
         for (access, c) in [(Access::Read, 'r'), (Access::Write, 'w'), (Access::Exec, 'x')] {
-            self.cpu.mmu.flush_all();
+            self.cpu.mmu.flush_all(Reach::All);
             match self.get(va, access) {
                 Ok(_) => out.push(c),
                 Err(a) => {
@@ -146,7 +146,7 @@ fn access_permissions() {
             assert_eq!(rig.rights(VA, Mode::Svc), privileged, "AFE AP {ap:03b} kind {kind} PL1");
             assert_eq!(rig.rights(VA, Mode::Usr), user, "AFE AP {ap:03b} kind {kind} PL0");
             each_descriptor(&rig, ap & 6, 0, 0, kind);
-            rig.cpu.mmu.flush_all();
+            rig.cpu.mmu.flush_all(Reach::All);
             let level = if kind == 0 { 2 } else { 1 };
             assert_eq!(rig.kind(VA, Access::Read), Some(FaultKind::AccessFlag(level)));
         }
@@ -229,7 +229,7 @@ fn attributes_without_remap() {
     for (tex, cb, kind, inner, outer) in TEX_PLAIN {
         for s in [0, 1 << 10] {
             rig.map(VA, small(PAGE, 3, tex, cb) | s);
-            rig.cpu.mmu.flush_all();
+            rig.cpu.mmu.flush_all(Reach::All);
             let mem = rig.get(VA, Access::Read).unwrap().mem;
             let expect = match kind {
                 'S' => MemType::StronglyOrdered,
@@ -264,7 +264,7 @@ fn attributes_with_remap() {
             // TEX[2:1] are for software.
             for software in [0, 2, 6] {
                 rig.map(VA, small(PAGE, 3, n >> 2 | software, n & 3) | s << 10);
-                rig.cpu.mmu.flush_all();
+                rig.cpu.mmu.flush_all(Reach::All);
                 let phys = rig.get(VA, Access::Write).unwrap();
                 let par = rig.cpu.address_translation(&rig.ram, VA, Access::Write, false, 0) as u32;
                 let (kind, mem) = [('S', MemType::StronglyOrdered), ('D', MemType::Device), ('N', MemType::Normal)]
@@ -316,7 +316,7 @@ fn table_split() {
     rig.put(ttb1 + 0xfff * 4, section(PAGE, 3, 0, NORMAL));
     for n in 0..8u32 {
         rig.cpu.cp15.ttbcr[0] = n;
-        rig.cpu.mmu.flush_all();
+        rig.cpu.mmu.flush_all(Reach::All);
         let high = rig.kind(0xfff0_0000, Access::Read);
         assert_eq!(high.is_some(), n == 0, "N {n}");
         // TTBR0's table shrinks with N and may lie at any multiple of its size.
@@ -325,15 +325,15 @@ fn table_split() {
         let top = ((1u64 << (32 - n)) - 1) as u32;
         let at = (base & !((0x4000 >> n) - 1)) + u64::from(top >> 20) * 4;
         rig.put(at, section(PAGE, 3, 0, NORMAL));
-        rig.cpu.mmu.flush_all();
+        rig.cpu.mmu.flush_all(Reach::All);
         assert!(rig.get(top, Access::Read).is_ok(), "N {n}: the last address of TTBR0");
         rig.cpu.cp15.ttbcr[0] = n | 1 << 4;
-        rig.cpu.mmu.flush_all();
+        rig.cpu.mmu.flush_all(Reach::All);
         assert_eq!(rig.kind(top, Access::Read), Some(FaultKind::Translation(1)), "PD0");
         if n > 0 {
             assert!(rig.get(0xfff0_0000, Access::Read).is_ok());
             rig.cpu.cp15.ttbcr[0] = n | 1 << 5;
-            rig.cpu.mmu.flush_all();
+            rig.cpu.mmu.flush_all(Reach::All);
             assert_eq!(rig.kind(0xfff0_0000, Access::Read), Some(FaultKind::Translation(1)), "PD1");
         }
         rig.put(at, 0);
@@ -357,7 +357,7 @@ fn domains() {
                 }
                 let level = 2 - kind as u8;
                 for access in [Access::Read, Access::Write, Access::Exec] {
-                    rig.cpu.mmu.flush_all();
+                    rig.cpu.mmu.flush_all(Reach::All);
                     let got = rig.get(VA, access);
                     let expect = match field {
                         0 | 2 => Some(FaultKind::Domain(level)),
@@ -534,7 +534,7 @@ fn reserved_asid_dance() {
     // What the architecture allows and Linux avoids: with the ASID unchanged the old entry lives on until it is invalidated.
     rig.cpu.cp15.ttbr0[0] = other;
     assert_eq!(rig.get(VA, Access::Read).unwrap().pa & !0xfff, PAGE);
-    rig.cpu.mmu.flush_va(VA, 1);
+    rig.cpu.mmu.flush_va(Reach::All, VA, 1);
     assert_eq!(rig.get(VA, Access::Read).unwrap().pa & !0xfff, PAGE + 0x1000);
 }
 
@@ -561,20 +561,78 @@ fn invalidation_is_precise() {
     };
     fill(&mut rig);
     assert_eq!(seen(&mut rig), [(true, true), (true, true)]);
-    rig.cpu.mmu.flush_asid(1);
+    rig.cpu.mmu.flush_asid(Reach::All, 1);
     assert_eq!(seen(&mut rig), [(false, true), (true, true)]);
     fill(&mut rig);
-    rig.cpu.mmu.flush_va(local, 1);
+    rig.cpu.mmu.flush_va(Reach::All, local, 1);
     assert_eq!(seen(&mut rig), [(false, true), (true, true)]);
     fill(&mut rig);
-    rig.cpu.mmu.flush_va(global, 1);
+    rig.cpu.mmu.flush_va(Reach::All, global, 1);
     assert_eq!(seen(&mut rig), [(true, false), (true, false)], "global entries go in every context");
     fill(&mut rig);
-    rig.cpu.mmu.flush_va_all(local);
+    rig.cpu.mmu.flush_va_all(Reach::All, local);
     assert_eq!(seen(&mut rig), [(false, true), (false, true)]);
     fill(&mut rig);
-    rig.cpu.mmu.flush_all();
+    rig.cpu.mmu.flush_all(Reach::All);
     assert_eq!(rig.cpu.mmu.entries(), 0);
+}
+
+/// Cores that share the TLB don't see each other's entries; local maintenance removes the core's own, the Inner Shareable kind everybody's.
+#[test]
+fn cores_have_entries_of_their_own() {
+    let mut rig = Rig::new();
+    let (local, global) = (0x10_0000u32, 0x10_1000u32);
+    rig.map(local, small(PAGE, 3, 0, NORMAL) | NG_SMALL);
+    rig.map(global, small(PAGE + 0x1000, 3, 0, NORMAL));
+    rig.cpu.mmu.set_cores(2);
+    rig.asid(1);
+    let on = |rig: &mut Rig, core: u32| {
+        rig.cpu.model.mpidr = 0x8000_0000 | core;
+        rig.cpu.update_context();
+    };
+    let fill = |rig: &mut Rig| {
+        for core in [0, 1] {
+            on(rig, core);
+            rig.get(local, Access::Exec).unwrap();
+            rig.get(local, Access::Write).unwrap();
+            rig.get(global, Access::Read).unwrap();
+        }
+    };
+    let seen = |rig: &mut Rig| {
+        [0, 1].map(|core| {
+            on(rig, core);
+            (rig.cpu.mmu.write_addend(local) != 0, rig.cpu.mmu.read_addend(global) != 0)
+        })
+    };
+    on(&mut rig, 0);
+    rig.get(local, Access::Exec).unwrap();
+    rig.get(local, Access::Write).unwrap();
+    rig.get(global, Access::Read).unwrap();
+    assert_eq!(seen(&mut rig), [(true, true), (false, false)]);
+    fill(&mut rig);
+    let ids = [0, 1].map(|core| {
+        on(&mut rig, core);
+        rig.cpu.mmu.context_id()
+    });
+    assert_ne!(ids[0], ids[1]);
+    type Flush = fn(&mut Mmu, Reach);
+    let flushes: [(Flush, (bool, bool)); 4] = [
+        (|m, r| m.flush_all(r), (false, false)),
+        (|m, r| m.flush_asid(r, 1), (false, true)),
+        (|m, r| m.flush_va(r, 0x10_1000, 1), (true, false)),
+        (|m, r| m.flush_va_all(r, 0x10_0000), (false, true)),
+    ];
+    for (flush, gone) in flushes {
+        fill(&mut rig);
+        flush(&mut rig.cpu.mmu, Reach::Core(1));
+        assert_eq!(seen(&mut rig), [(true, true), gone]);
+        fill(&mut rig);
+        flush(&mut rig.cpu.mmu, Reach::All);
+        assert_eq!(seen(&mut rig), [gone, gone]);
+    }
+    fill(&mut rig);
+    rig.cpu.mmu.protect_code_page(PAGE);
+    assert_eq!(seen(&mut rig).map(|s| s.0), [false, false], "a page with code is protected from every core");
 }
 
 /// An entry of a large mapping goes when any address of it is invalidated, also one that was never used.
@@ -594,9 +652,9 @@ fn large_mappings_go_as_a_whole() {
         (0x11_2000, 0x11_f000, 0x10_0000),
     ] {
         rig.get(filled, Access::Read).unwrap();
-        rig.cpu.mmu.flush_va(miss, 0);
+        rig.cpu.mmu.flush_va(Reach::All, miss, 0);
         assert_ne!(rig.cpu.mmu.read_addend(filled), 0, "{miss:#x} is no part of it");
-        rig.cpu.mmu.flush_va(hit, 0);
+        rig.cpu.mmu.flush_va(Reach::All, hit, 0);
         assert_eq!(rig.cpu.mmu.read_addend(filled), 0, "{filled:#x} by {hit:#x}");
     }
 }
@@ -611,9 +669,9 @@ fn context_ids() {
     rig.get(code, Access::Exec).unwrap();
     rig.get(data, Access::Write).unwrap();
     let id = rig.cpu.mmu.context_id();
-    rig.cpu.mmu.flush_va(data, 1);
+    rig.cpu.mmu.flush_va(Reach::All, data, 1);
     assert_eq!(rig.cpu.mmu.context_id(), id, "no instruction was fetched through it");
-    rig.cpu.mmu.flush_va(code, 1);
+    rig.cpu.mmu.flush_va(Reach::All, code, 1);
     assert_ne!(rig.cpu.mmu.context_id(), id);
     let id = rig.cpu.mmu.context_id();
     rig.get(code, Access::Exec).unwrap();
@@ -623,7 +681,7 @@ fn context_ids() {
     rig.asid(1);
     assert_eq!(rig.cpu.mmu.context_id(), id);
     rig.asid(2);
-    rig.cpu.mmu.flush_va(code, 7);
+    rig.cpu.mmu.flush_va(Reach::All, code, 7);
     rig.asid(1);
     assert_ne!(rig.cpu.mmu.context_id(), id, "the entry is global: it went whatever the ASID");
     // A walk that finds another mapping than the one code was fetched through (after a fault, say) says so too.
@@ -633,7 +691,7 @@ fn context_ids() {
     assert!(rig.get(code, Access::Exec).is_ok(), "stale, but nobody invalidated it");
     rig.cpu.set_mode(Mode::Svc);
     rig.map(code, small(PAGE + 0x2000, 3, 0, NORMAL));
-    rig.cpu.mmu.flush_va(code, 1);
+    rig.cpu.mmu.flush_va(Reach::All, code, 1);
     assert_eq!(rig.get(code, Access::Exec).unwrap().pa, PAGE + 0x2000);
     assert_ne!(rig.cpu.mmu.context_id(), id);
 }
@@ -714,8 +772,8 @@ fn a_careful_kernel_sees_no_tlb() {
                 let d = if rand(6) == 0 { 0 } else { d };
                 rig.put(L2 + u64::from(va >> 12 & 0xff) * 4, d);
                 match rand(2) {
-                    0 => rig.cpu.mmu.flush_va_all(va),
-                    _ => rig.cpu.mmu.flush_all(),
+                    0 => rig.cpu.mmu.flush_va_all(Reach::All, va),
+                    _ => rig.cpu.mmu.flush_all(Reach::All),
                 }
             }
             1 => rig.asid(rand(90) as u32),

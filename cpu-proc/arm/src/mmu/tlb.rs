@@ -10,8 +10,10 @@ use std::sync::atomic::AtomicU64;
 const PAGES: usize = 1 << 20;
 /// 1 MiB regions in it.
 const REGIONS: usize = 1 << 12;
-/// Contexts that the TLB holds at once. Each reserves 24 MiB of address space, of which only what is filled is ever touched.
+/// Contexts that the TLB holds at once, for each core of the machine. Each reserves 24 MiB of address space, of which only what is filled is ever touched.
 pub const CONTEXTS: usize = 64;
+/// Most cores whose entries one TLB can tell apart.
+pub const MAX_CORES: usize = 4;
 /// Entries of the first-guess index from key to slot.
 const GUESSES: usize = 256;
 /// Store paths to one physical page that are listed before stale ones are looked for.
@@ -22,19 +24,41 @@ const NONE: usize = usize::MAX;
 /// What the fast path reads while the current context has no slot: all zero, never written. Atomics only so that it lies in `.bss`.
 static EMPTY: [AtomicU64; PAGES] = [const { AtomicU64::new(0) }; PAGES];
 
-/// What translations are tagged with. Everything that can change without the guest invalidating its TLB is in it: ASID, privilege, DACR
+/// Whose entries a maintenance operation removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// One core's: what the operations without "Inner Shareable" do.
+    Core(u8),
+    /// Those of every core.
+    All,
+}
+
+impl Reach {
+    fn covers(self, key: Key) -> bool {
+        match self {
+            Reach::Core(n) => key.core() == n,
+            Reach::All => true,
+        }
+    }
+}
+
+/// What translations are tagged with. Everything that can change without the guest invalidating its TLB is in it: core, ASID, privilege, DACR
 /// and security state (ARM DDI 0406C B3.9.1, B3.9.3), and SCTLR.A, under which nothing goes into the fast tables. TTBR0/TTBR1 are not:
 /// an entry lives, as in the architecture, until the guest invalidates it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key(u64);
 
 impl Key {
-    pub(crate) fn new(on: bool, ns: bool, user: bool, strict: bool, asid: u32, dacr: u32) -> Key {
+    pub(crate) fn new(core: u8, on: bool, ns: bool, user: bool, strict: bool, asid: u32, dacr: u32) -> Key {
         if !on {
             return Key(0);
         }
         let bits = 1 << 44 | u64::from(strict) << 43 | u64::from(ns) << 42 | u64::from(user) << 41;
-        Key(bits | u64::from(asid & 0xff) << 32 | u64::from(dacr))
+        Key(u64::from(core & 3) << 45 | bits | u64::from(asid & 0xff) << 32 | u64::from(dacr))
+    }
+
+    fn core(self) -> u8 {
+        (self.0 >> 45) as u8 & 3
     }
 
     fn asid(self) -> u32 {
@@ -220,7 +244,7 @@ impl Slot {
     }
 }
 
-/// TLB and code-page protection of one core. A cache: nothing in it is architectural state that a program could not see change at will
+/// TLB and code-page protection. Several cores share one, which moves to the core whose turn it is; their entries are told apart by the key. A cache: nothing in it is architectural state that a program could not see change at will
 /// of the implementation, but it is a pure function of the instructions executed, so it is the same in every run.
 pub struct Mmu {
     /// Tables of the current context, or [`EMPTY`].
@@ -231,6 +255,8 @@ pub struct Mmu {
     cur_key: Key,
     next_id: u32,
     clock: u64,
+    /// Most slots.
+    contexts: usize,
     guess: Box<[u8; GUESSES]>,
     slots: Vec<Slot>,
     /// One bit per physical 4 KiB page that holds translated code.
@@ -254,6 +280,7 @@ impl Clone for Mmu {
     fn clone(&self) -> Self {
         let mut mmu = Mmu::new();
         mmu.next_id = self.next_id;
+        mmu.contexts = self.contexts;
         mmu.select(self.cur_key);
         mmu
     }
@@ -270,6 +297,7 @@ impl Mmu {
             cur_key: Key(0),
             next_id: 1,
             clock: 0,
+            contexts: CONTEXTS,
             guess: Box::new([0; GUESSES]),
             slots: Vec::new(),
             code: Vec::new(),
@@ -277,9 +305,18 @@ impl Mmu {
         }
     }
 
+    /// Makes room for the contexts of so many cores.
+    ///
+    /// # Panics
+    /// If there are none or more than [`MAX_CORES`].
+    pub fn set_cores(&mut self, cores: usize) {
+        assert!((1..=MAX_CORES).contains(&cores), "a TLB serves 1 to {MAX_CORES} cores");
+        self.contexts = CONTEXTS * cores;
+    }
+
     /// Reserves the address space of every context now, for a process that will not be allowed to map memory later.
     pub fn preallocate(&mut self) {
-        while self.slots.len() < CONTEXTS {
+        while self.slots.len() < self.contexts {
             let id = self.fresh_id();
             self.slots.push(Slot::new(Key(u64::MAX), id));
         }
@@ -378,7 +415,7 @@ impl Mmu {
         let id = if key == self.cur_key { self.cur_id } else { self.fresh_id() };
         let i = match self.slots.iter().position(|s| s.key == Key(u64::MAX)) {
             Some(free) => free,
-            None if self.slots.len() < CONTEXTS => {
+            None if self.slots.len() < self.contexts => {
                 self.slots.push(Slot::new(key, id));
                 self.slots.len() - 1
             }
@@ -506,19 +543,20 @@ impl Mmu {
     }
 
     /// TLBIALL: everything.
-    pub fn flush_all(&mut self) {
+    pub fn flush_all(&mut self, reach: Reach) {
         for i in 0..self.slots.len() {
-            if self.slots[i].live > 0 && self.slots[i].sweep(|_| true) {
+            let slot = &mut self.slots[i];
+            if slot.live > 0 && reach.covers(slot.key) && slot.sweep(|_| true) {
                 self.renew(i);
             }
         }
     }
 
     /// TLBIASID: entries of one ASID that are not global.
-    pub fn flush_asid(&mut self, asid: u32) {
+    pub fn flush_asid(&mut self, reach: Reach, asid: u32) {
         for i in 0..self.slots.len() {
             let slot = &mut self.slots[i];
-            let hit = slot.live > 0 && slot.key.asid() == asid & 0xff;
+            let hit = slot.live > 0 && reach.covers(slot.key) && slot.key.asid() == asid & 0xff;
             if hit && slot.sweep(|e| e & E_GLOBAL == 0) {
                 self.renew(i);
             }
@@ -526,20 +564,20 @@ impl Mmu {
     }
 
     /// TLBIMVA: what maps `va` for one ASID, and global entries that map it.
-    pub fn flush_va(&mut self, va: u32, asid: u32) {
-        self.flush_va_where(va, |key| key.asid() == asid & 0xff);
+    pub fn flush_va(&mut self, reach: Reach, va: u32, asid: u32) {
+        self.flush_va_where(reach, va, |key| key.asid() == asid & 0xff);
     }
 
     /// TLBIMVAA: what maps `va`, for all ASIDs.
-    pub fn flush_va_all(&mut self, va: u32) {
-        self.flush_va_where(va, |_| true);
+    pub fn flush_va_all(&mut self, reach: Reach, va: u32) {
+        self.flush_va_where(reach, va, |_| true);
     }
 
-    fn flush_va_where(&mut self, va: u32, own: impl Fn(Key) -> bool) {
+    fn flush_va_where(&mut self, reach: Reach, va: u32, own: impl Fn(Key) -> bool) {
         for i in 0..self.slots.len() {
             let slot = &mut self.slots[i];
             let own = own(slot.key);
-            if slot.live > 0 && slot.drop_va(va, own) {
+            if slot.live > 0 && reach.covers(slot.key) && slot.drop_va(va, own) {
                 self.renew(i);
             }
         }
@@ -607,4 +645,4 @@ impl Mmu {
     }
 }
 
-const _: () = assert!(Size::ALL.len() <= E_SIZE as usize + 1 && CONTEXTS <= GUESSES);
+const _: () = assert!(Size::ALL.len() <= E_SIZE as usize + 1 && CONTEXTS * MAX_CORES <= GUESSES);

@@ -191,8 +191,8 @@ fn mrs_cpsr(cpu: &mut Cpu, _: u32, _: u32, _: u32) -> u32 {
     cpu.mrs_cpsr()
 }
 
-/// SEV: sets the event register.
+/// SEV: sets the event registers.
 fn sev(cpu: &mut Cpu, _: u32, _: u32, _: u32) -> u32 {
-    cpu.event = true;
+    cpu.send_event();
     0
 }

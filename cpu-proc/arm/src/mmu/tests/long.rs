@@ -42,7 +42,7 @@ impl Rig {
         self.put64(T1 + 8, T2 | TABLE | d1);
         self.put64(T2 + 5 * 8, T3 | TABLE | d2);
         self.put64(T3 + 7 * 8, PAGE | PAGE3 | d3);
-        self.cpu.mmu.flush_all();
+        self.cpu.mmu.flush_all(Reach::All);
     }
 
     fn par(&self, va: u32, access: Access, user: bool) -> u64 {
@@ -107,7 +107,7 @@ fn which_table() {
         let fault = Some(FaultKind::Translation(1));
         assert_eq!(got, if expect.is_some() { None } else { fault }, "{what}");
         if expect.is_some() {
-            rig.cpu.mmu.flush_all();
+            rig.cpu.mmu.flush_all(Reach::All);
             rig.cpu.cp15.ttbcr[0] |= if high { 1 << 23 } else { 1 << 7 };
             assert_eq!(rig.kind(va, Access::Read), fault, "{what}: EPD");
         }
@@ -187,7 +187,7 @@ fn faults_and_their_status() {
     assert_eq!(rig.get(LVA, Access::Write).unwrap_err().dfsr_as(true), 1 << 9 | 1 << 11 | 0b001111);
     assert_eq!(rig.get(LVA, Access::Exec).unwrap_err().ifsr_as(true), 1 << 9 | 0b001111);
     rig.put64(T2 + 40, 0x1000_0000 | TABLE);
-    rig.cpu.mmu.flush_all();
+    rig.cpu.mmu.flush_all(Reach::All);
     assert_eq!(rig.get(LVA, Access::Read).unwrap_err().dfsr_as(true), 1 << 9 | 0b010111);
     rig.cpu.cp15.ttbr0[0] = 0x1000_0000;
     assert_eq!(rig.get(LVA, Access::Exec).unwrap_err().ifsr_as(true), 1 << 9 | 0b010101);
@@ -248,9 +248,9 @@ fn asid_comes_from_a_ttbr() {
     select(&mut rig, 9, 3, 1);
     assert_eq!(rig.cpu.cp15.asid(0), 3);
     assert_ne!(rig.cpu.mmu.read_addend(LVA), 0);
-    rig.cpu.mmu.flush_asid(9);
+    rig.cpu.mmu.flush_asid(Reach::All, 9);
     assert_ne!(rig.cpu.mmu.read_addend(LVA), 0);
-    rig.cpu.mmu.flush_asid(3);
+    rig.cpu.mmu.flush_asid(Reach::All, 3);
     assert_eq!(rig.cpu.mmu.read_addend(LVA), 0);
 }
 
@@ -269,17 +269,17 @@ fn blocks_go_as_a_whole() {
         (LVA, LVA, LVA + 0x1000),
     ] {
         rig.get(filled, Access::Read).unwrap();
-        rig.cpu.mmu.flush_va(miss, 0);
+        rig.cpu.mmu.flush_va(Reach::All, miss, 0);
         assert_ne!(rig.cpu.mmu.read_addend(filled), 0, "{miss:#x} is no part of it");
-        rig.cpu.mmu.flush_va(hit, 0);
+        rig.cpu.mmu.flush_va(Reach::All, hit, 0);
         assert_eq!(rig.cpu.mmu.read_addend(filled), 0, "{filled:#x} by {hit:#x}");
     }
     // Global blocks go whatever the ASID, others only with theirs.
     rig.put64(T1 + 16, BASE | BLOCK | OPEN | NG);
     rig.get(gib + 0x1000, Access::Read).unwrap();
     rig.get(double, Access::Read).unwrap();
-    rig.cpu.mmu.flush_va(gib + 0x2000, 6);
-    rig.cpu.mmu.flush_va(double + 0x2000, 6);
+    rig.cpu.mmu.flush_va(Reach::All, gib + 0x2000, 6);
+    rig.cpu.mmu.flush_va(Reach::All, double + 0x2000, 6);
     assert_ne!(rig.cpu.mmu.read_addend(gib + 0x1000), 0);
     assert_eq!(rig.cpu.mmu.read_addend(double), 0);
 }
