@@ -43,6 +43,11 @@ pub trait Engine {
     /// `cpu.pos` and `cpu.icount` are exact on return. Pending interrupts are taken on entry, before the first instruction.
     fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: Budget) -> StopReason;
 
+    /// What an engine that checks another one has found wrong with it; the run has ended with [`StopReason::Halt`] then.
+    fn mismatch(&self) -> Option<&str> {
+        None
+    }
+
     /// Forgets every cache: RAM or CPU state was changed from outside.
     fn flush(&mut self);
 }

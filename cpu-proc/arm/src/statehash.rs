@@ -277,6 +277,18 @@ pub struct CpuState {
     sev: bool,
 }
 
+impl CpuState {
+    /// Instructions retired since reset.
+    pub fn icount(&self) -> u64 {
+        self.icount
+    }
+
+    /// Address of the next instruction.
+    pub fn pc(&self) -> u32 {
+        self.regs[15]
+    }
+}
+
 /// A saved core that can't be taken over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {

@@ -14,7 +14,7 @@ mod walk;
 pub use attr::Attr;
 pub use fault::{Abort, FaultKind};
 pub use long::{TTBCR_A1, TTBCR_EAE};
-pub use tlb::{CONTEXTS, MAX_CORES, Mmu, Reach};
+pub use tlb::{CONTEXTS, MAX_CORES, Mmu, PageBytes, Reach};
 pub use walk::{Leaf, Regime, Rights, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, Size};
 
 use crate::bus::GuestRam;
@@ -73,6 +73,14 @@ impl Cpu {
     /// # Errors
     /// The abort to take.
     pub fn translate(&mut self, ram: &GuestRam, va: u32, access: Access, view: View) -> Result<Phys, Abort> {
+        let phys = self.translate_unlogged(ram, va, access, view)?;
+        if access == Access::Write {
+            self.mmu.note_store(&phys);
+        }
+        Ok(phys)
+    }
+
+    fn translate_unlogged(&mut self, ram: &GuestRam, va: u32, access: Access, view: View) -> Result<Phys, Abort> {
         let user = view == View::User || !self.is_privileged();
         let sctlr = self.cp15.sctlr();
         if sctlr & SCTLR_M == 0 {

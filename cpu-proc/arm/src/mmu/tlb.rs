@@ -263,6 +263,17 @@ pub struct Mmu {
     code: Vec<u64>,
     /// By physical page: the (slot, virtual page) pairs that may have a store path to it. Never iterated over.
     writers: HashMap<u32, Vec<(u8, u32)>>,
+    /// For engines that check others: what was stored to.
+    stored: Option<StoreLog>,
+}
+
+/// One page of RAM.
+pub type PageBytes = [u8; 0x1000];
+
+/// The pages of RAM that were stored to since the log began, each with what it held before.
+#[derive(Default)]
+struct StoreLog {
+    pages: Vec<(u64, Box<PageBytes>)>,
 }
 
 // SAFETY: the two pointers lead into boxes that `slots` owns (they move with it, their contents don't) or to a static.
@@ -302,6 +313,7 @@ impl Mmu {
             slots: Vec::new(),
             code: Vec::new(),
             writers: HashMap::new(),
+            stored: None,
         }
     }
 
@@ -602,9 +614,14 @@ impl Mmu {
             self.code.resize(page / 64 + 1, 0);
         }
         self.code[page / 64] |= 1 << (page % 64);
-        for (i, p) in self.writers.remove(&(page as u32)).unwrap_or_default() {
+        self.drop_writers(page as u32);
+    }
+
+    /// Takes every store path to physical page `page` away.
+    fn drop_writers(&mut self, page: u32) {
+        for (i, p) in self.writers.remove(&page).unwrap_or_default() {
             let slot = &mut self.slots[usize::from(i)];
-            if slot.entry[p as usize] & E_PAGE == page as u64 {
+            if slot.entry[p as usize] & E_PAGE == u64::from(page) {
                 slot.write[p as usize] = 0;
             }
         }
@@ -631,6 +648,43 @@ impl Mmu {
         let page = (pa >> 12) as usize;
         if let Some(w) = self.code.get_mut(page / 64) {
             *w &= !(1 << (page % 64));
+        }
+    }
+
+    // ---- what was stored to ---------------------------------------------------------------------------------------------------------
+
+    /// Begins a log of the RAM pages that are stored to, or begins it anew: from here on the first store to a page goes through
+    /// [`crate::state::Cpu::translate`], which notes the page and keeps a copy of it. For engines that compare or undo; what the guest sees is
+    /// the same.
+    pub fn log_stores(&mut self) {
+        match self.stored.take() {
+            Some(log) => log.pages.iter().for_each(|(pa, _)| self.drop_writers((pa >> 12) as u32)),
+            None => self.slots.iter_mut().for_each(|s| s.write.fill(0)),
+        }
+        self.stored = Some(StoreLog::default());
+    }
+
+    /// The physical page addresses stored to since [`Mmu::log_stores`], each with what the page held then. More may be listed than was
+    /// written, never less.
+    pub fn stored_pages(&self) -> &[(u64, Box<PageBytes>)] {
+        self.stored.as_ref().map_or(&[], |log| &log.pages)
+    }
+
+    /// Notes that a store to `p`, a translation for [`Access::Write`], may follow.
+    #[inline]
+    pub(crate) fn note_store(&mut self, p: &Phys) {
+        if let Some(log) = &mut self.stored {
+            let pa = p.pa & !0xfff;
+            if p.host.is_null() || log.pages.iter().any(|(known, _)| *known == pa) {
+                return;
+            }
+            let mut copy = Box::new([0; 0x1000]);
+            // SAFETY: `Phys::host` lies in a whole page of guest RAM, which is only ever copied.
+            unsafe {
+                let start = p.host.sub((p.pa & 0xfff) as usize);
+                std::ptr::copy_nonoverlapping(start, copy.as_mut_ptr(), 0x1000);
+            }
+            log.pages.push((pa, copy));
         }
     }
 
