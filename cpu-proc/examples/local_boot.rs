@@ -1,13 +1,13 @@
 //! Boots a machine in one process, devices and all: for profiles and for looking at the CPU without its surroundings.
 //!
-//! `local_boot MACHINE.ron PLUGIN_DIR [--kernel F] [--dtb F] [--initrd F] [--append S] [--stop-at N] [--until TEXT] [--type TEXT]`
+//! `local_boot MACHINE.ron PLUGIN_DIR [--kernel F] [--dtb F] [--initrd F] [--append S] [--engine E] [--stop-at N] [--until TEXT] [--type TEXT]`
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use cpu_proc::assemble::{self, Attached};
 use cpu_proc::board::Board;
 use cpu_proc::local::LocalPort;
@@ -17,6 +17,7 @@ use reprise_arm::engine::Engine;
 use reprise_arm::state::Cpu;
 use reprise_device::host::Plugin;
 use reprise_interp::Interp;
+use reprise_lockstep::{Config, Lockstep};
 use reprise_machine::boot::{Images, plan};
 use reprise_machine::{Overrides, Pins, Source, resolve};
 
@@ -57,7 +58,11 @@ fn main() -> Result<()> {
     let mut board = board(&machine, &plugins)?;
     board.reset_devices()?;
 
-    let mut engine = Interp::new();
+    let mut engine: Box<dyn Engine> = match options.get("--engine").map(String::as_str) {
+        None | Some("interp") => Box::new(Interp::new()),
+        Some("lockstep") => Box::new(Lockstep::new(Interp::new(), Interp::new(), Config::default())),
+        Some(other) => bail!("--engine {other}: there are interp and lockstep"),
+    };
     let stop: u64 = options.get("--stop-at").map_or(Ok(u64::MAX), |s| s.parse())?;
     let until = options.get("--until").map(|s| s.as_bytes().to_vec());
     let started = Instant::now();
@@ -65,16 +70,8 @@ fn main() -> Result<()> {
     let mut typed = false;
     loop {
         let policy = Policy { stop_at: Some(stop.min(cpu.icount + 2_000_000)), ..Policy::default() };
-        let outcome = Runner::new(
-            &mut cpu,
-            ram.view(),
-            &mut engine as &mut dyn Engine,
-            &mut board,
-            &mut Quiet,
-            Mode::Plain,
-            policy,
-        )
-        .run()?;
+        let outcome =
+            Runner::new(&mut cpu, ram.view(), engine.as_mut(), &mut board, &mut Quiet, Mode::Plain, policy).run()?;
         for (link, at) in board.links.iter().zip(&mut shown) {
             std::io::stdout().write_all(&link.port.output[*at..])?;
             *at = link.port.output.len();
@@ -98,7 +95,10 @@ fn main() -> Result<()> {
                 cpu.icount as f64 / secs / 1e6,
                 board.accesses
             );
-            eprintln!("pc {:#x} cpsr {:#x} halt {:?}", cpu.regs[15], cpu.cpsr(), cpu.halt);
+            eprintln!("pc {:#x} cpsr {:#x}", cpu.regs[15], cpu.cpsr());
+            if let Some(text) = &cpu.halt {
+                eprintln!("halted: {text}");
+            }
             for n in &cpu.undef_notes {
                 eprintln!("undefined: {n:x?}");
             }

@@ -22,6 +22,8 @@ use reprise_child::Child;
 use reprise_child::control::{self, CpuFinished, CpuStart, FromChild, Mode, Ready, Start};
 use reprise_child::sandbox::{Stage, enter};
 use reprise_device::spec::PluginSpec;
+use reprise_interp::Interp;
+use reprise_lockstep::{Config, Lockstep};
 
 fn main() -> ExitCode {
     reprise_child::run("cpu-proc", body)
@@ -88,7 +90,11 @@ impl Machine {
             .transpose()
             .context("attaching the control segment")?;
         let engine: Box<dyn Engine> = match start.engine {
-            control::Engine::Interp => Box::new(reprise_interp::Interp::new()),
+            control::Engine::Interp => Box::new(Interp::new()),
+            control::Engine::Lockstep => {
+                let seed = start.common.jitter.unwrap_or_default();
+                Box::new(Lockstep::new(Interp::new(), Interp::new(), Config { seed, ..Config::default() }))
+            }
         };
         Ok(Self { start, ram, cpu, board, engine, rings })
     }
@@ -133,7 +139,7 @@ impl Machine {
         };
         outside.note(&self.cpu)?;
         if let Some(f) = finished {
-            return Ok(f);
+            return self.judged(f, control);
         }
         let error = result.expect_err("a run without an outcome has an error");
         let (reason, text) = self.explain(&error, control)?;
@@ -147,6 +153,17 @@ impl Machine {
             state_hash,
             expected_hash: None,
         })
+    }
+
+    /// A machine that has died says why; one whose engines differ has diverged.
+    fn judged(&self, mut f: CpuFinished, control: &reprise_child::Control) -> Result<CpuFinished> {
+        if let Some(text) = self.engine.mismatch() {
+            control.send(&FromChild::Diverged { text: text.to_owned() })?;
+            (f.reason, f.text) = (control::EndReason::Diverged, text.to_owned());
+        } else if f.reason == control::EndReason::Dead {
+            f.text = self.cpu.halt.clone().unwrap_or_default();
+        }
+        Ok(f)
     }
 
     /// What an error of the run loop means for the machine. Errors that mean nothing of this kind are passed on.

@@ -118,8 +118,12 @@ pub(crate) enum Reboot {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum EngineArg {
+    /// The micro-op interpreter.
     Interp,
+    /// The compiler to machine code.
     Jit,
+    /// Both, compared after every few instructions; stops at the first one after which they differ.
+    Lockstep,
 }
 
 impl CommonArgs {
@@ -127,6 +131,7 @@ impl CommonArgs {
     pub(crate) fn engine(&self) -> Result<reprise_child::control::Engine, Failure> {
         match self.engine {
             None | Some(EngineArg::Interp) => Ok(reprise_child::control::Engine::Interp),
+            Some(EngineArg::Lockstep) => Ok(reprise_child::control::Engine::Lockstep),
             Some(EngineArg::Jit) => Err(Failure::usage("--engine jit: this build has no JIT; use --engine interp")),
         }
     }

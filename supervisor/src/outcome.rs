@@ -212,7 +212,7 @@ fn how_it_ended(cpu: &CpuFinished) -> String {
         EndReason::Stopped => "the machine was ended",
         EndReason::StopAt => "the machine reached the instruction it was to stop at",
         EndReason::LogEnd => "the log ended",
-        EndReason::Diverged => "the replay diverged",
+        EndReason::Diverged => "the machine diverged",
         EndReason::Channel => "a channel broke",
         EndReason::Dead => "the CPU can never go on",
     };

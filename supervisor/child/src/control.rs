@@ -136,12 +136,15 @@ pub enum Engine {
     /// The micro-op interpreter.
     #[default]
     Interp,
+    /// Two engines, compared after every few instructions.
+    Lockstep,
 }
 
 impl std::fmt::Display for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Interp => f.write_str("interp"),
+            Self::Lockstep => f.write_str("lockstep"),
         }
     }
 }
