@@ -140,8 +140,8 @@ impl<S: Engine, R: Engine> Lockstep<S, R> {
                 if std::mem::take(&mut self.resync) {
                     twin.ram.take_over(ram);
                 }
-                if twin.cpu.save() != cpu.save() {
-                    // The twin keeps its TLB: it has the same history as the subject's.
+                if twin.cpu.model != cpu.model || twin.cpu.save() != cpu.save() {
+                    // Another core's turn, or a change from outside. The twin keeps its TLB: it has the same history as the subject's.
                     let mut copy = cpu.clone();
                     std::mem::swap(&mut copy.mmu, &mut twin.cpu.mmu);
                     twin.cpu = copy;
