@@ -119,9 +119,20 @@ impl Rig {
 
     /// Linux on the Versatile Express.
     pub fn linux(&self, append: &str) -> Command {
+        self.linux_of(guest(), append)
+    }
+
+    /// The kernel with long translation descriptors on the same board.
+    pub fn linux_lpae(&self, append: &str) -> Command {
+        let guest = xtask::guest::ensure_lpae(&guest().dir)
+            .unwrap_or_else(|e| panic!("no kernel with LPAE: {e:#}. `cargo xtask guest --lpae` makes it"));
+        let kernel = guest.kernel_lpae.clone().expect("it was just made");
+        self.linux_of(&Guest { kernel, ..guest }, append)
+    }
+
+    fn linux_of(&self, guest: &Guest, append: &str) -> Command {
         let mut c = self.supervisor();
-        c.args(xtask::demo::linux_args(guest(), &format!("{} {append}", xtask::demo::APPEND)))
-            .args(["--clock", "warp"]);
+        c.args(xtask::demo::linux_args(guest, &format!("{} {append}", xtask::demo::APPEND))).args(["--clock", "warp"]);
         c
     }
 

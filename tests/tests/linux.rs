@@ -51,6 +51,27 @@ fn the_replay_without_devices_is_exact() {
     rig.replay(&run.recording, &["--cpu-only"]).exact(run);
 }
 
+/// The kernel with long descriptors: boots to the same shell, and its replay is exact.
+#[test]
+fn the_lpae_kernel_boots_and_replays_exactly() {
+    let rig = Rig::new();
+    let report = rig.path("lpae.json");
+    let mut c = rig.linux_lpae("");
+    c.arg(format!("--record={}", rig.path("lpae").display())).arg("--report").arg(&report);
+    let mut console = Console::start(&mut c, false).expect("start");
+    console.expect("GUEST READY", LONG_GUARD).expect("Linux boots");
+    for command in ["uname -r; grep -o lpae /proc/cpuinfo", "poweroff -f"] {
+        console.expect("# ", LONG_GUARD).expect("a prompt");
+        console.send(format!("{command}\n")).expect("typed");
+    }
+    let ended = console.wait(LONG_GUARD).expect("it powers off");
+    let report = xtask::demo::report(&report).expect("a report");
+    let run = Run { recording: rig.path("lpae"), ended, report }.ended(exit::OK);
+    let text = run.ended.text();
+    assert!(text.contains("-lpae\r\nlpae\r\n"), "it is that kernel, and it knows its CPU: {text}");
+    rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
+}
+
 /// Something that keeps both cores busy until it is dropped.
 struct Load(Vec<std::process::Child>);
 

@@ -20,6 +20,9 @@ pub struct Guest {
     pub dir: PathBuf,
     /// Debian's unmodified `linux-image-armmp` kernel, a zImage.
     pub kernel: PathBuf,
+    /// The same kernel with long translation descriptors, `linux-image-armmp-lpae`; made only on request ([`ensure_lpae`]). It boots with
+    /// the same initramfs, whose modules are those of the other kernel.
+    pub kernel_lpae: Option<PathBuf>,
     /// Device tree of the Cortex-A15 Versatile Express.
     pub dtb: PathBuf,
     /// busybox, our `/init` and a few kernel modules.
@@ -42,9 +45,11 @@ const LAYOUT: &str = "1";
 impl Guest {
     fn at(dir: &Path) -> Self {
         let bench = dir.join("initramfs-bench.cpio");
+        let lpae = dir.join("zImage-lpae");
         Self {
             dir: dir.to_owned(),
             kernel: dir.join("zImage"),
+            kernel_lpae: lpae.exists().then_some(lpae),
             dtb: dir.join("vexpress-v2p-ca15-tc1.dtb"),
             initrd: dir.join("initramfs.cpio"),
             bench_initrd: bench.exists().then_some(bench),
@@ -76,24 +81,88 @@ pub fn possible() -> bool {
 pub fn ensure(dir: &Path, bench: bool) -> Result<Guest> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let dir = &dir.canonicalize()?;
-    let lock = fs::File::create(dir.join(".lock"))?;
     // Held to the end of the function: two runs at once make the guest once.
-    let _lock =
-        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| anyhow!("locking {}: {e}", dir.display()))?;
+    let _lock = lock(dir)?;
     let guest = Guest::at(dir);
     if guest.complete(bench) {
         return Ok(guest);
     }
+    can_be_made()?;
+    let apt = Apt::new(dir)?;
+    let kernel_package = apt.fetch(Flavour::Plain, &["busybox-static"])?;
+    build(dir, &apt, &kernel_package, bench)?;
+    fs::write(dir.join("stamp"), cache_key())?;
+    Ok(Guest::at(dir))
+}
+
+/// As [`ensure`] without `bench`, with the kernel that uses long descriptors as well.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_lpae(dir: &Path) -> Result<Guest> {
+    let guest = ensure(dir, false)?;
+    let dir = &guest.dir;
+    let _lock = lock(dir)?;
+    let guest = Guest::at(dir);
+    if guest.kernel_lpae.is_some() {
+        return Ok(guest);
+    }
+    can_be_made()?;
+    let apt = Apt::new(dir)?;
+    let package = apt.fetch(Flavour::Lpae, &[])?;
+    let (image, _) = vmlinuz(&apt.unpack(&package)?)?;
+    place(&image, &dir.join("zImage-lpae"))?;
+    fs::remove_dir_all(apt.work.join("unpacked"))?;
+    write_atomically(&dir.join("MANIFEST"), manifest(dir)?.as_bytes())?;
+    Ok(Guest::at(dir))
+}
+
+fn lock(dir: &Path) -> Result<Flock<fs::File>> {
+    let file = fs::File::create(dir.join(".lock"))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| anyhow!("locking {}: {e}", dir.display()))
+}
+
+fn can_be_made() -> Result<()> {
     ensure!(
         possible(),
         "the Linux guest is made from Debian's packages and this system has no apt and dpkg; `cargo xtask demo` runs the built-in \
          bare-metal guest instead"
     );
-    let apt = Apt::new(dir)?;
-    let kernel_package = apt.fetch_all()?;
-    build(dir, &apt, &kernel_package, bench)?;
-    fs::write(dir.join("stamp"), cache_key())?;
-    Ok(Guest::at(dir))
+    Ok(())
+}
+
+/// Which of Debian's kernels for ARMv7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flavour {
+    /// Short translation descriptors.
+    Plain,
+    /// Long ones.
+    Lpae,
+}
+
+impl Flavour {
+    /// The package that depends on the current kernel of this flavour.
+    fn meta(self) -> &'static str {
+        match self {
+            Flavour::Plain => "linux-image-armmp",
+            Flavour::Lpae => "linux-image-armmp-lpae",
+        }
+    }
+
+    /// Whether a real package, `linux-image-VERSION-FLAVOUR`, is of this flavour.
+    fn owns(self, package: &str) -> bool {
+        package.starts_with("linux-image-") && package.ends_with("-lpae") == (self == Flavour::Lpae)
+    }
+}
+
+/// The kernel image of an unpacked package, and its release.
+fn vmlinuz(package: &Path) -> Result<(PathBuf, String)> {
+    let image = list(&package.join("boot"))?
+        .into_iter()
+        .find(|n| n.starts_with("vmlinuz-"))
+        .context("the kernel package holds no vmlinuz")?;
+    let release = image.trim_start_matches("vmlinuz-").to_owned();
+    Ok((package.join("boot").join(image), release))
 }
 
 /// What the initramfs depends on in this repository.
@@ -157,35 +226,38 @@ impl Apt {
         c
     }
 
-    /// Downloads what is not there yet; the name of the kernel's real package.
-    fn fetch_all(&self) -> Result<String> {
-        if self.deb("busybox-static").is_none() || self.kernel_on_disk().is_none() {
-            eprintln!("guest: reading the package lists of Debian armhf");
-            run(self.command("apt-get").args(["-qq", "update"]))?;
-            let depends = output(self.command("apt-cache").args(["depends", "linux-image-armmp"]))?;
-            let kernel = depends
-                .lines()
-                .filter_map(|l| l.trim().strip_prefix("Depends: "))
-                .find(|p| p.starts_with("linux-image-"))
-                .context("this system's archive has no linux-image-armmp for armhf; a Debian archive is needed")?
-                .to_owned();
-            let missing: Vec<&str> =
-                [kernel.as_str(), "busybox-static"].into_iter().filter(|p| self.deb(p).is_none()).collect();
-            if !missing.is_empty() {
-                eprintln!("guest: downloading {}", missing.join(", "));
-                run(self.command("apt-get").args(["-qq", "download"]).args(&missing))?;
-            }
+    /// Downloads the current kernel of a flavour and what else is named, as far as it is not there yet; the name of the kernel's real package.
+    fn fetch(&self, flavour: Flavour, others: &[&str]) -> Result<String> {
+        let there = self.kernel_on_disk(flavour).filter(|_| others.iter().all(|p| self.deb(p).is_some()));
+        if let Some(kernel) = there {
+            return Ok(kernel);
         }
-        self.kernel_on_disk().context("apt downloaded no kernel package")
+        eprintln!("guest: reading the package lists of Debian armhf");
+        run(self.command("apt-get").args(["-qq", "update"]))?;
+        let meta = flavour.meta();
+        let depends = output(self.command("apt-cache").args(["depends", meta]))?;
+        let kernel = depends
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("Depends: "))
+            .find(|p| flavour.owns(p))
+            .with_context(|| format!("this system's archive has no {meta} for armhf; a Debian archive is needed"))?
+            .to_owned();
+        let missing: Vec<&str> =
+            [kernel.as_str()].into_iter().chain(others.iter().copied()).filter(|p| self.deb(p).is_none()).collect();
+        if !missing.is_empty() {
+            eprintln!("guest: downloading {}", missing.join(", "));
+            run(self.command("apt-get").args(["-qq", "download"]).args(&missing))?;
+        }
+        self.kernel_on_disk(flavour).context("apt downloaded no kernel package")
     }
 
-    fn kernel_on_disk(&self) -> Option<String> {
+    fn kernel_on_disk(&self, flavour: Flavour) -> Option<String> {
         let names = list(&self.debs).ok()?;
         let mut kernels: Vec<String> = names
             .iter()
             .filter_map(|n| n.split_once('_'))
             .map(|(p, _)| p.to_owned())
-            .filter(|p| p.starts_with("linux-image-"))
+            .filter(|p| flavour.owns(p))
             .collect();
         kernels.sort();
         kernels.pop()
@@ -240,12 +312,8 @@ fn build(dir: &Path, apt: &Apt, kernel_package: &str, bench: bool) -> Result<()>
     eprintln!("guest: unpacking {kernel_package} and busybox");
     let kernel = apt.unpack(kernel_package)?;
     let busybox = apt.unpack("busybox-static")?;
-    let image = list(&kernel.join("boot"))?
-        .into_iter()
-        .find(|n| n.starts_with("vmlinuz-"))
-        .context("the kernel package holds no vmlinuz")?;
-    let release = image.trim_start_matches("vmlinuz-").to_owned();
-    place(&kernel.join("boot").join(image), &guest.kernel)?;
+    let (image, release) = vmlinuz(&kernel)?;
+    place(&image, &guest.kernel)?;
     let dtbs = kernel.join("usr/lib").join(kernel_package);
     for board in ["vexpress-v2p-ca15-tc1.dtb", "vexpress-v2p-ca9.dtb"] {
         let from = find(&dtbs, OsStr::new(board))?.with_context(|| format!("the kernel package holds no {board}"))?;

@@ -52,6 +52,9 @@ enum Command {
         /// Add kbench, the CPU benchmark; needs an ARM cross compiler.
         #[arg(long)]
         bench: bool,
+        /// Add zImage-lpae, the kernel that uses long translation descriptors.
+        #[arg(long)]
+        lpae: bool,
         /// Print the paths of kernel, device tree and initramfs, one a line.
         #[arg(long)]
         print: bool,
@@ -81,10 +84,15 @@ fn main() -> Result<()> {
         Command::Ci => suite::test(false),
         Command::Bench { what: bench::What::Qemu, rounds, qemu } => bench_qemu::bench(&qemu, rounds.unwrap_or(5)),
         Command::Bench { what, rounds, .. } => bench::bench(what, rounds.unwrap_or(3)),
-        Command::Guest { out, bench, print } => {
-            let g = guest::ensure(&out.unwrap_or_else(guest::default_dir), bench)?;
+        Command::Guest { out, bench, lpae, print } => {
+            let dir = out.unwrap_or_else(guest::default_dir);
+            let mut g = guest::ensure(&dir, bench)?;
+            if lpae {
+                g = guest::ensure_lpae(&dir)?;
+            }
             if print {
-                println!("{}\n{}\n{}", g.kernel.display(), g.dtb.display(), g.initrd.display());
+                let kernel = g.kernel_lpae.as_ref().filter(|_| lpae).unwrap_or(&g.kernel);
+                println!("{}\n{}\n{}", kernel.display(), g.dtb.display(), g.initrd.display());
             } else {
                 println!("guest ready in {}", g.dir.display());
             }
