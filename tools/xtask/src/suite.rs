@@ -104,7 +104,7 @@ fn machines(tally: &mut Tally, slow: bool) -> Result<()> {
     let mut c = install::cargo();
     c.args(["test", "--release", "-p", "reprise-tests", "--no-fail-fast", "--", "--test-threads=2"]);
     c.env("REPRISE_PREFIX", prefix);
-    match guest::ensure(&guest::default_dir(), false) {
+    match guest::ensure_lpae(&guest::default_dir()) {
         Ok(g) => {
             c.env("REPRISE_GUEST", g.dir);
         }
