@@ -7,7 +7,9 @@ use crate::cp14::Debug;
 use crate::cp15::Cp15;
 use crate::cp15::a9::Regs;
 use crate::gic::{Bits, CpuIf, GicState};
+use crate::l2c310::L2State;
 use crate::mmu::Reach;
+use crate::mpcore::{Compare, Down, Global, MpCoreState, Scu, Watchdog};
 use crate::pmu::Pmu;
 use crate::psr::BANKS;
 use crate::psr::Mode;
@@ -228,6 +230,52 @@ pub fn hash_turn(cores: usize, current: usize, left: u64, sink: &mut dyn FnMut(&
     s.u32(cores as u32);
     s.u32(current as u32);
     s.u64(left);
+}
+
+/// Feeds the private peripherals of Cortex-A9 to `sink`, in the layout of `docs/state-hash.md`; `state` is [`MpCore::at`] the final position.
+///
+/// [`MpCore::at`]: crate::mpcore::MpCore::at
+pub fn hash_mpcore(state: &MpCoreState, sink: &mut dyn FnMut(&[u8])) {
+    let mut s = Sink(sink);
+    let MpCoreState { scu, global, timers, watchdogs } = state;
+    s.u32(LAYOUT_VERSION);
+    s.u32(timers.len() as u32);
+    let Scu { control, power, filter, access, ns_access, cpus: _ } = scu; // cpus: configuration
+    s.u32s(&[*control, *power, filter[0], filter[1], *access, *ns_access]);
+    let Global { control, counter, at, compare } = global;
+    s.u32(*control);
+    s.u64s(&[*counter, *at]);
+    for Compare { control, value, increment, event } in compare {
+        s.u32(*control);
+        s.u64(*value);
+        s.u32(*increment);
+        s.flag(*event);
+    }
+    let mut down = |Down { load, value, control, event, at }: &Down| {
+        s.u32s(&[*load, *value, *control]);
+        s.flag(*event);
+        s.u64(*at);
+    };
+    timers.iter().for_each(&mut down);
+    watchdogs.iter().for_each(|w| down(&w.down));
+    for Watchdog { down: _, reset_status, unlocking } in watchdogs {
+        s.flag(*reset_status);
+        s.flag(*unlocking);
+    }
+}
+
+/// Feeds the level 2 cache controller to `sink`, in the layout of `docs/state-hash.md`.
+pub fn hash_l2(state: &L2State, sink: &mut dyn FnMut(&[u8])) {
+    let mut s = Sink(sink);
+    let L2State { control, aux, latency, event, int_mask, lockdown, lock_line, filter, debug, prefetch, power } = state;
+    s.u32s(&[LAYOUT_VERSION, *control, *aux]);
+    s.u32s(latency);
+    s.u32s(event);
+    s.u32(*int_mask);
+    s.u32s(lockdown);
+    s.u32(*lock_line);
+    s.u32s(filter);
+    s.u32s(&[*debug, *prefetch, *power]);
 }
 
 /// The hash in anchors: cheap, not cryptographic, and over registers only: r0-r15, CPSR, every bank's sp, lr and spsr, the extension
@@ -566,5 +614,36 @@ mod tests {
         assert_eq!(a.len(), 16 + 6 * 24 + 32 + 160 + 160 + 16 + 4 + 3 + 32);
         g.set_spi(3, true);
         assert_ne!(hash(&g), a);
+    }
+
+    #[test]
+    fn private_peripherals_and_cache_controller_layout() {
+        use crate::l2c310::{L2Config, L2c310};
+        use crate::mpcore::MpCore;
+        let bytes = |p: &MpCore, now| {
+            let mut out = Vec::new();
+            hash_mpcore(&p.at(now), &mut |b| out.extend_from_slice(b));
+            out
+        };
+        let mut p = MpCore::new(2, 100_000_000);
+        assert_eq!(bytes(&p, 0).len(), 8 + 24 + 20 + 2 * 17 + 4 * 21 + 2 * 2, "docs/state-hash.md names the size");
+        // A private timer and the global timer that run, with prescalers.
+        p.write(1, true, 1_000, 0x600, 4, 1_000_000);
+        p.write(1, true, 1_000, 0x608, 4, 0x0303);
+        p.write(0, true, 1_000, 0x208, 4, 0x0201);
+        let unread = bytes(&p, 98_765);
+        p.read(0, true, 50_005, 0x200, 4);
+        assert_eq!(bytes(&p, 98_765), unread, "the same whenever they were read");
+        assert_ne!(bytes(&p, 98_775), unread, "a part of a step counts");
+        let mut c = L2c310::new(L2Config { way_size: 65536, ways: 8 });
+        let l2 = |c: &L2c310| {
+            let mut out = Vec::new();
+            hash_l2(c.state(), &mut |b| out.extend_from_slice(b));
+            out
+        };
+        let before = l2(&c);
+        assert_eq!(before.len(), 124, "docs/state-hash.md names the size");
+        c.write(true, 0x100, 1);
+        assert_ne!(l2(&c), before);
     }
 }

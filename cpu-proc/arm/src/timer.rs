@@ -20,6 +20,16 @@ const CTL_ENABLE: u32 = 1;
 const CTL_IMASK: u32 = 2;
 const CTL_ISTATUS: u32 = 4;
 
+/// Whole ticks of a clock of `hz` Hz in `ns`, counted from guest time 0.
+pub(crate) fn ticks(hz: u32, ns: u64) -> u64 {
+    (u128::from(ns) * u128::from(hz) / NS_PER_S) as u64
+}
+
+/// The first ns at which [`ticks`] is at least `count`; `None` if guest time can't get there. `hz` is not 0.
+pub(crate) fn first_ns(hz: u32, count: u64) -> Option<u64> {
+    u64::try_from((u128::from(count) * NS_PER_S).div_ceil(u128::from(hz))).ok()
+}
+
 /// One timer: CNTx_CTL and CNTx_CVAL; TVAL is a view of CVAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Timer {
@@ -99,7 +109,7 @@ impl Timers {
 
     /// The counter at guest time `ns` (CNTPCT; CNTVCT is the same, as there is no offset without the Virtualization Extensions).
     pub fn count(&self, ns: u64) -> u64 {
-        (u128::from(ns) * u128::from(self.hz) / NS_PER_S) as u64
+        ticks(self.hz, ns)
     }
 
     /// The first ns at which the counter is at least `count`; `None` if guest time can't get there.
@@ -107,7 +117,7 @@ impl Timers {
         if self.hz == 0 {
             return (count == 0).then_some(0);
         }
-        u64::try_from((u128::from(count) * NS_PER_S).div_ceil(u128::from(self.hz))).ok()
+        first_ns(self.hz, count)
     }
 
     /// Output levels at guest time `ns`.
