@@ -48,7 +48,7 @@ impl Down {
     }
 
     /// Steps until zero is reached next.
-    fn to_zero(&self) -> Option<u64> {
+    fn to_zero(self) -> Option<u64> {
         match self.value {
             0 => (self.control & AUTO_RELOAD != 0).then(|| self.cycle()),
             v => Some(v.into()),
