@@ -12,7 +12,7 @@
 //!
 //! MXCSR is the default in compiled code: all exceptions masked, round to nearest, no flush to zero. Its flags mean nothing.
 
-use dynasmrt::{DynamicLabel, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
 use reprise_arm::state::Cpu;
 
 /// The assembler.
@@ -57,12 +57,13 @@ pub struct Emitter {
     /// The compiled code has checked in this straight run that FPSCR lets arithmetic take the host's short cut.
     pub fp_checked: bool,
     cold: Vec<Cold>,
+    pool: Vec<(u128, DynamicLabel)>,
 }
 
 impl Emitter {
     /// An empty one, for code that will lie at host address `base`.
     pub fn new(base: usize, features: Features) -> Self {
-        Self { asm: VecAssembler::new(base), features, fp_checked: false, cold: Vec::new() }
+        Self { asm: VecAssembler::new(base), features, fp_checked: false, cold: Vec::new(), pool: Vec::new() }
     }
 
     /// A label that can be jumped to before it is placed.
@@ -75,12 +76,25 @@ impl Emitter {
         self.cold.push(Box::new(f));
     }
 
-    /// Emits all deferred code, and what that defers.
+    /// A constant in memory behind the code: the operand is `[=>label]`. It need not be aligned.
+    pub fn constant(&mut self, v: u128) -> DynamicLabel {
+        if let Some(&(_, l)) = self.pool.iter().find(|&&(x, _)| x == v) {
+            return l;
+        }
+        let l = self.label();
+        self.pool.push((v, l));
+        l
+    }
+
+    /// Emits all deferred code, what that defers, and the constants.
     pub fn finish_cold(&mut self) {
         while !self.cold.is_empty() {
             for f in std::mem::take(&mut self.cold) {
                 f(self);
             }
+        }
+        for (v, l) in std::mem::take(&mut self.pool) {
+            dynasm!(self.asm ; .arch x64 ; .align 16 ; =>l ; .bytes v.to_le_bytes().iter());
         }
     }
 

@@ -1,0 +1,164 @@
+//! VFP conversions.
+
+use reprise_arm::fp::vfp_helpers::Vfp;
+
+use super::scalar::{Prec, Zero, finish};
+use super::{Ctx, Table, check_fz, check_vfp};
+use crate::emit::{Emitter, ext};
+
+const SINGLE: Prec = Prec { dp: false };
+const DOUBLE: Prec = Prec { dp: true };
+
+/// Always exact, but for NaNs and denormals under flush-to-zero.
+fn single_to_double(e: &mut Emitter, c: &Ctx) -> bool {
+    let slow = e.label();
+    check_fz(e, slow);
+    x!(e; cvtss2sd xmm0, [rbp + ext(c.u.a.into())]);
+    finish(e, c, DOUBLE, 0, Zero::Always, slow, |e| DOUBLE.store(e, 0, c.u.imm));
+    true
+}
+
+fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
+    let slow = e.label();
+    check_vfp(e, slow);
+    let a = u32::from(c.u.a);
+    x!(e; cvtsd2ss xmm0, [rbp + ext(2 * a)]);
+    // The zero test of a product looks at registers of the result's precision; here the operand is a double.
+    let (odd, good, done) = (e.label(), e.label(), e.label());
+    SINGLE.sure(e, 0, odd);
+    e.place(good);
+    SINGLE.store(e, 0, c.u.imm);
+    e.place(done);
+    let c = *c;
+    e.cold(move |e| {
+        e.place(odd);
+        x!(e; mov rax, [rbp + ext(2 * a)] ; add rax, rax ; jz =>good);
+        e.place(slow);
+        c.helper(e, done);
+    });
+    true
+}
+
+/// To a 32-bit integer, by way of one of 64 bits: what does not fit (or is no number) goes to the helper.
+fn to_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool, truncate: bool) -> bool {
+    let (slow, done) = (e.label(), e.label());
+    check_vfp(e, slow);
+    let at = p.at(c.u.a.into());
+    match (p.dp, truncate) {
+        (false, false) => x!(e; cvtss2si rax, DWORD [rbp + at]),
+        (false, true) => x!(e; cvttss2si rax, DWORD [rbp + at]),
+        (true, false) => x!(e; cvtsd2si rax, QWORD [rbp + at]),
+        (true, true) => x!(e; cvttsd2si rax, QWORD [rbp + at]),
+    }
+    fits(e, unsigned, slow);
+    x!(e; mov [rbp + ext(c.u.imm)], eax);
+    e.place(done);
+    c.helper_at(e, slow, done);
+    true
+}
+
+/// Jumps to `no` unless `rax` is a 32-bit number.
+fn fits(e: &mut Emitter, unsigned: bool, no: dynasmrt::DynamicLabel) {
+    if unsigned {
+        x!(e; mov ecx, eax);
+    } else {
+        x!(e; movsxd rcx, eax);
+    }
+    x!(e; cmp rcx, rax ; jne =>no);
+}
+
+/// From a 32-bit integer; exact in double precision.
+fn from_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
+    let (slow, done) = (e.label(), e.label());
+    if !p.dp {
+        check_vfp(e, slow);
+    }
+    let at = ext(c.u.a.into());
+    // The conversion keeps the upper part of its destination: break the dependency.
+    x!(e; xorps xmm0, xmm0);
+    match (unsigned, p.dp) {
+        (false, false) => x!(e; cvtsi2ss xmm0, DWORD [rbp + at]),
+        (false, true) => x!(e; cvtsi2sd xmm0, DWORD [rbp + at]),
+        (true, false) => x!(e; mov eax, [rbp + at] ; cvtsi2ss xmm0, rax),
+        (true, true) => x!(e; mov eax, [rbp + at] ; cvtsi2sd xmm0, rax),
+    }
+    p.store(e, 0, c.u.imm);
+    e.place(done);
+    if !p.dp {
+        c.helper_at(e, slow, done);
+    }
+    true
+}
+
+/// Bits of 2 to the power of `n` as a double.
+fn power(n: i32) -> u64 {
+    ((1023 + n) as u64) << 52
+}
+
+/// VCVT to fixed point, 32 bits: scaling by a power of two is exact in double precision.
+fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
+    let (slow, done) = (e.label(), e.label());
+    check_vfp(e, slow);
+    let at = p.at(c.u.imm);
+    if p.dp {
+        x!(e; movsd xmm0, [rbp + at]);
+    } else {
+        x!(e; cvtss2sd xmm0, [rbp + at]);
+    }
+    let k = e.constant(power(c.u.a.into()).into());
+    x!(e; mulsd xmm0, [=>k] ; cvttsd2si rax, xmm0);
+    fits(e, unsigned, slow);
+    if p.dp {
+        // The result fills the register: rcx is eax, extended.
+        x!(e; mov [rbp + at], rcx);
+    } else {
+        x!(e; mov [rbp + at], eax);
+    }
+    e.place(done);
+    c.helper_at(e, slow, done);
+    true
+}
+
+/// VCVT from fixed point, 32 bits, always to nearest: one rounding in the conversion, and exact scaling.
+fn from_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
+    let (slow, done) = (e.label(), e.label());
+    if !p.dp {
+        check_vfp(e, slow);
+    }
+    let at = p.at(c.u.imm);
+    if unsigned {
+        x!(e; mov eax, [rbp + at]);
+    } else {
+        x!(e; movsxd rax, DWORD [rbp + at]);
+    }
+    let k = power(-i32::from(c.u.a));
+    x!(e; xorps xmm0, xmm0);
+    if p.dp {
+        let k = e.constant(k.into());
+        x!(e; cvtsi2sd xmm0, rax ; mulsd xmm0, [=>k]);
+    } else {
+        let k = e.constant(u128::from((f64::from_bits(k) as f32).to_bits()));
+        x!(e; cvtsi2ss xmm0, rax ; mulss xmm0, [=>k]);
+    }
+    p.store(e, 0, c.u.imm);
+    e.place(done);
+    if !p.dp {
+        c.helper_at(e, slow, done);
+    }
+    true
+}
+
+pub(super) fn register(t: &mut Table) {
+    t.put(Vfp::SingleToDouble.id(0), single_to_double);
+    t.put(Vfp::DoubleToSingle.id(0), double_to_single);
+    t.vfp(Vfp::ToS32S, |e, c, p| to_int(e, c, p, false, false));
+    t.vfp(Vfp::ToS32RzS, |e, c, p| to_int(e, c, p, false, true));
+    t.vfp(Vfp::ToU32S, |e, c, p| to_int(e, c, p, true, false));
+    t.vfp(Vfp::ToU32RzS, |e, c, p| to_int(e, c, p, true, true));
+    t.vfp(Vfp::FromS32S, |e, c, p| from_int(e, c, p, false));
+    t.vfp(Vfp::FromU32S, |e, c, p| from_int(e, c, p, true));
+    t.vfp(Vfp::FixToS32S, |e, c, p| to_fixed(e, c, p, false));
+    t.vfp(Vfp::FixToU32S, |e, c, p| to_fixed(e, c, p, true));
+    t.vfp(Vfp::FixFromS32S, |e, c, p| from_fixed(e, c, p, false));
+    t.vfp(Vfp::FixFromU32S, |e, c, p| from_fixed(e, c, p, true));
+}

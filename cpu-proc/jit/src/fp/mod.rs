@@ -1,0 +1,194 @@
+//! Inline code for VFP and Advanced SIMD.
+//!
+//! The translator makes a call of a helper of almost every such instruction ([`reprise_arm::fp`]). Here each of those helpers that is
+//! worth it has a *lowering*: host code with exactly the same effect on the extension registers and FPSCR.
+//!
+//! # Floating point
+//! The hot path is the host's operation and a proof that its result is the architected one with no flag to set: FPSCR rounds to nearest,
+//! does not flush to zero (VFP; Advanced SIMD always flushes), IXC is set already, and the result is normal and well above the smallest
+//! normal ("sure", see [`reprise_arm::fp::ops`]). Under flush-to-zero the operands must not be denormal either. A zero is looked
+//! at out of line, where exact ones go back to the hot path. All else calls the helper with the untouched operands. So neither MXCSR nor
+//! anything else of the host shows.
+//!
+//! FPSCR is looked at by each instruction anew: the helper that serves the odd case comes back to the straight run, with IXC set or not.
+// The assembler's macro converts register numbers whatever type they have.
+#![allow(clippy::useless_conversion)]
+
+use std::sync::LazyLock;
+
+use dynasmrt::DynamicLabel;
+use reprise_arm::fp::fpscr::Fpscr;
+use reprise_arm::ir::{HELPERS, HelperId, Op, Uop};
+
+use crate::emit::{Emitter, ext, fpscr};
+
+/// Assembles for x86-64 into the emitter.
+macro_rules! x {
+    ($e:expr; $($t:tt)*) => {
+        {
+            #[allow(unused_imports)]
+            use dynasmrt::{DynasmApi as _, DynasmLabelApi as _};
+            dynasmrt::dynasm!($e.asm ; .arch x64 ; $($t)*);
+        }
+    };
+}
+
+/// Assembles one of several instructions, by lane size (log2 of bytes): two names for 16 and 32 bits, three for 8 to 32 (or, with `..`,
+/// for 16 to 64), four for 8 to 64.
+macro_rules! lanes {
+    ($e:expr, $z:expr; .. $w:ident $d:ident $q:ident; $($t:tt)*) => {
+        match $z { 1 => { x!($e; $w $($t)*) } 2 => { x!($e; $d $($t)*) } _ => { x!($e; $q $($t)*) } }
+    };
+    ($e:expr, $z:expr; $b:ident $w:ident $d:ident $q:ident; $($t:tt)*) => {
+        match $z { 0 => { x!($e; $b $($t)*) } 1 => { x!($e; $w $($t)*) } 2 => { x!($e; $d $($t)*) } _ => { x!($e; $q $($t)*) } }
+    };
+    ($e:expr, $z:expr; $b:ident $w:ident $d:ident; $($t:tt)*) => {
+        match $z { 0 => { x!($e; $b $($t)*) } 1 => { x!($e; $w $($t)*) } _ => { x!($e; $d $($t)*) } }
+    };
+    ($e:expr, $z:expr; $w:ident $d:ident; $($t:tt)*) => {
+        if $z == 1 { x!($e; $w $($t)*) } else { x!($e; $d $($t)*) }
+    };
+}
+
+mod convert;
+mod moves;
+mod prim;
+mod scalar;
+mod shift;
+mod vector_float;
+mod vector_int;
+
+/// Emits a complete call of the helper of a micro-op. It may clobber rax, rcx and all of xmm, and keeps all else.
+pub type Call = fn(&mut Emitter, &Uop);
+
+/// A micro-op on its way through a lowering.
+#[derive(Clone, Copy)]
+struct Ctx {
+    u: Uop,
+    call: Call,
+    /// Unpacked register numbers of Advanced SIMD.
+    d: u32,
+    n: u32,
+    m: u32,
+    /// Two doublewords.
+    q: bool,
+    /// Shift amount, lane, or what the row says.
+    b: u32,
+}
+
+impl Ctx {
+    fn new(u: &Uop, call: Call) -> Self {
+        let byte = |at: u32| u.imm >> at & 0xff;
+        Self { u: *u, call, d: byte(0), n: byte(8), m: byte(16), q: u.a == 2, b: u.b.into() }
+    }
+
+    /// No odd register in a quadword operation. The translator sees to it; lowerings that read all before they write rely on it.
+    fn aligned(&self) -> bool {
+        !self.q || (self.d | self.n | self.m) & 1 == 0
+    }
+
+    /// Loads D or Q register `r`; the high half is zero for a D.
+    fn load(&self, e: &mut Emitter, x: u8, r: u32) {
+        if self.q { load_q(e, x, r) } else { load_d(e, x, r) }
+    }
+
+    /// Stores D or Q register `r`.
+    fn store(&self, e: &mut Emitter, x: u8, r: u32) {
+        if self.q { store_q(e, x, r) } else { store_d(e, x, r) }
+    }
+
+    /// Out of line: at `entry` calls the helper and goes on at `done`.
+    fn helper_at(&self, e: &mut Emitter, entry: DynamicLabel, done: DynamicLabel) {
+        let c = *self;
+        e.cold(move |e| {
+            e.place(entry);
+            c.helper(e, done);
+        });
+    }
+
+    /// Calls the helper and jumps to `done`.
+    fn helper(&self, e: &mut Emitter, done: DynamicLabel) {
+        (self.call)(e, &self.u);
+        x!(e; jmp =>done);
+    }
+}
+
+fn load_d(e: &mut Emitter, x: u8, r: u32) {
+    x!(e; movq Rx(x), QWORD [rbp + ext(2 * r)]);
+}
+
+fn store_d(e: &mut Emitter, x: u8, r: u32) {
+    x!(e; movq QWORD [rbp + ext(2 * r)], Rx(x));
+}
+
+fn load_q(e: &mut Emitter, x: u8, r: u32) {
+    x!(e; movups Rx(x), [rbp + ext(2 * r)]);
+}
+
+fn store_q(e: &mut Emitter, x: u8, r: u32) {
+    x!(e; movups [rbp + ext(2 * r)], Rx(x));
+}
+
+/// Jumps to `no` unless FPSCR lets VFP arithmetic take the host's result: to nearest, no flush-to-zero, IXC set.
+fn check_vfp(e: &mut Emitter, no: DynamicLabel) {
+    let mask = (Fpscr::RMODE | Fpscr::FZ | Fpscr::IXC) as i32;
+    x!(e; mov eax, mask ; and eax, [rbp + fpscr()] ; cmp eax, Fpscr::IXC as i32 ; jne =>no);
+}
+
+/// Jumps to `no` if denormal operands are flushed to zero.
+fn check_fz(e: &mut Emitter, no: DynamicLabel) {
+    x!(e; test BYTE [rbp + fpscr() + 3], (Fpscr::FZ >> 24) as i8 ; jnz =>no);
+}
+
+/// Jumps to `no` unless IXC is set.
+fn check_ixc(e: &mut Emitter, no: DynamicLabel) {
+    x!(e; test BYTE [rbp + fpscr()], Fpscr::IXC as i8 ; jz =>no);
+}
+
+/// Emits one helper's effect, or says that it can't.
+type Lowering = Box<dyn Fn(&mut Emitter, &Ctx) -> bool + Send + Sync>;
+
+/// The lowerings by helper id.
+struct Table(Vec<Option<Lowering>>);
+
+impl Table {
+    fn put(&mut self, id: HelperId, f: impl Fn(&mut Emitter, &Ctx) -> bool + Send + Sync + 'static) {
+        let slot = &mut self.0[usize::from(id.0)];
+        assert!(slot.is_none(), "helper {:#x} has two lowerings", id.0);
+        *slot = Some(Box::new(f));
+    }
+
+    fn get(&self, u: &Uop) -> Option<&Lowering> {
+        self.0.get(u.aux as usize)?.as_ref()
+    }
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let mut t = Table((0..HELPERS.len() * 256).map(|_| None).collect());
+    scalar::register(&mut t);
+    convert::register(&mut t);
+    vector_int::register(&mut t);
+    shift::register(&mut t);
+    moves::register(&mut t);
+    vector_float::register(&mut t);
+    t
+});
+
+/// Emits the effect of the helper call `u` ([`Op::HelperK`]) inline, with `call` for cases that need the helper after all; it emits
+/// nothing and returns false if there is no inline form.
+///
+/// A helper with a result (`InterleavedWord`) leaves it in `eax`, like one that was called.
+pub fn lower(e: &mut Emitter, u: &Uop, call: Call) -> bool {
+    let Some(f) = TABLE.get(u) else { return false };
+    u.op == Op::HelperK && f(e, &Ctx::new(u, call))
+}
+
+/// As [`lower`] for a helper on a register value ([`Op::Helper`]): the code expects `R[u.a]` in `eax`. No such helper has a result.
+pub fn lower_value(e: &mut Emitter, u: &Uop) -> bool {
+    u.op == Op::Helper && moves::lower_value(e, u)
+}
+
+/// Whether [`lower`] has a form for a helper on some host; for tests and statistics.
+pub fn known(id: HelperId) -> bool {
+    TABLE.0.get(usize::from(id.0)).is_some_and(Option::is_some)
+}
