@@ -120,6 +120,10 @@ pub struct Board<P> {
     /// Leave the engine after every MMIO access: a replay has something to do at the start of the next epoch.
     pub exit_always: bool,
     deadline_changed: bool,
+    /// The nearest device timer: (guest time, device, id). Kept, as the run loop asks far more often than timers change.
+    nearest: Option<(u64, usize, u32)>,
+    /// Requests sent and effects consumed so far, on all channels.
+    pub traffic: u64,
     /// The device that was used last: only its process spins.
     active: usize,
     /// MMIO accesses so far.
@@ -146,6 +150,8 @@ impl<P: Port> Board<P> {
             local_hash: 0,
             exit_always: false,
             deadline_changed: false,
+            nearest: None,
+            traffic: 0,
             active: 0,
             accesses: 0,
             trail: VecDeque::with_capacity(TRAIL),
@@ -206,8 +212,9 @@ impl<P: Port> Board<P> {
     fn request_one(&mut self, device: usize, vtime: u64, request: Request<'_>) -> Result<Option<u64>, PortError> {
         self.focus(device);
         let seq = self.links[device].send(vtime, request, 0)?;
+        self.traffic += 1;
         loop {
-            match self.links[device].take_effect(seq)? {
+            match self.take_effect(device, seq)? {
                 None => self.links[device].port.wait()?,
                 Some((Consumed::Answer(v), _)) => {
                     self.links[device].settle(seq);
@@ -218,11 +225,25 @@ impl<P: Port> Board<P> {
         }
     }
 
+    /// Takes a device's next effect whose cause is at most `max_cause`, if it is there. The caller carries on with what it did.
+    ///
+    /// # Errors
+    /// As [`Link::take_effect`].
+    #[inline]
+    pub fn take_effect(&mut self, device: usize, max_cause: u64) -> Result<Option<(Consumed, u64)>, PortError> {
+        let taken = self.links[device].take_effect(max_cause)?;
+        self.traffic += u64::from(taken.is_some());
+        Ok(taken)
+    }
+
     /// Carries an effect's consequences from a device's link to the rest of the board.
     pub fn carry_on(&mut self, device: usize, c: Consumed) {
         match c {
             Consumed::Line(pin, level) => self.drive(device, pin, level),
-            Consumed::Deadline => self.deadline_changed = true,
+            Consumed::Deadline => {
+                self.deadline_changed = true;
+                self.find_nearest();
+            }
             Consumed::Shadow | Consumed::Answer(_) => {}
         }
     }
@@ -256,8 +277,13 @@ impl<P: Port> Board<P> {
     }
 
     /// The nearest device timer: (guest time, device, id).
+    #[inline]
     pub fn deadline(&self) -> Option<(u64, usize, u32)> {
-        self.links.iter().enumerate().filter_map(|(i, l)| l.deadline().map(|(t, id)| (t, i, id))).min()
+        self.nearest
+    }
+
+    fn find_nearest(&mut self) {
+        self.nearest = self.links.iter().enumerate().filter_map(|(i, l)| l.deadline().map(|(t, id)| (t, i, id))).min();
     }
 
     /// Fires every device timer that is due at `now`, earliest first.
@@ -276,6 +302,7 @@ impl<P: Port> Board<P> {
                 });
             }
             self.links[device].take_timer(id);
+            self.find_nearest();
             self.request(device, now, Request::Timer { id })?;
         }
         Ok(())
@@ -284,7 +311,7 @@ impl<P: Port> Board<P> {
     /// Consumes everything that request `seq` and those before it caused, before a shadow that it may have changed is read.
     fn settle(&mut self, device: usize, seq: u64, vtime: u64) -> Result<(), PortError> {
         self.links[device].port.wait_passed(seq)?;
-        while let Some((c, _)) = self.links[device].take_effect(seq)? {
+        while let Some((c, _)) = self.take_effect(device, seq)? {
             self.carry_on(device, c);
         }
         self.links[device].settle(seq);
@@ -311,6 +338,7 @@ impl<P: Port> Board<P> {
         self.focus(device);
         match self.links[device].policy(offset, size).posted {
             Some(mask) => {
+                self.traffic += 1;
                 self.links[device].send(vtime, Request::Write { offset, size, value, posted: true }, mask).map(drop)
             }
             None => self.request(device, vtime, Request::Write { offset, size, value, posted: false }).map(drop),

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use reprise_arm::bus::{Bus, GuestRam};
 use reprise_arm::engine::{Budget, Engine, StopReason};
+use reprise_arm::gic::Gic;
 use reprise_arm::state::{Cpu, Position};
 use reprise_arm::statehash::register_hash;
+use reprise_arm::timer::Timers;
 
 use crate::board::{Board, Power};
 use crate::clock::IdleMode;
@@ -28,8 +30,11 @@ pub struct Policy {
     pub idle: IdleMode,
     /// Instructions between register anchors.
     pub anchor_every: u64,
-    /// Most instructions between two looks at the channels while something may arrive.
+    /// About how many instructions there are between two looks at the channels while a posted write's effects are expected, and for a
+    /// while after any message.
     pub slice: u64,
+    /// The same while nothing is expected: host input comes when it comes.
+    pub long_slice: u64,
     /// Instructions between two looks at the control socket.
     pub control_every: u64,
     /// Messages between two progress entries.
@@ -46,6 +51,7 @@ impl Default for Policy {
             idle: IdleMode::Warp,
             anchor_every: 10_000_000,
             slice: 4096,
+            long_slice: 65_536,
             control_every: 400_000,
             messages_per_progress: 512,
             stop_at: None,
@@ -61,6 +67,37 @@ pub trait Host<P> {
 
     /// Sleeps until a device offers input, the machine is to stop, or `limit` has passed (for ever if `None`).
     fn sleep(&mut self, board: &Board<P>, limit: Option<Duration>) -> Result<()>;
+}
+
+/// Slices for which a channel counts as busy after a message: a driver that writes register after register is soon back.
+const BUSY_SLICES: u64 = 32;
+
+/// The generic timer's outputs, looked at only when they can have changed.
+#[derive(Debug, Default)]
+struct TimerWatch {
+    /// The registers when it was last looked.
+    seen: Timers,
+    /// Guest time at which an output rises by itself, if the registers stay as they are; 0 before the first look.
+    until: u64,
+}
+
+impl TimerWatch {
+    /// Drives the timer's interrupts as they are at guest time `now`.
+    #[inline]
+    fn drive(&mut self, timers: &Timers, now: u64, gic: &mut Gic) {
+        if now >= self.until || *timers != self.seen {
+            for (ppi, level) in timers.lines(now).ppis() {
+                gic.set_ppi(0, ppi, level);
+            }
+            self.until = timers.deadline(now).unwrap_or(u64::MAX);
+            self.seen.clone_from(timers);
+        }
+    }
+
+    /// The next rise, as of the last look.
+    fn deadline(&self) -> Option<u64> {
+        (self.until != u64::MAX).then_some(self.until)
+    }
 }
 
 /// What drives the machine.
@@ -140,6 +177,12 @@ pub struct Runner<'a, 'm, P> {
     next_anchor: u64,
     next_control: u64,
     last_progress: (u64, u64),
+    timer: TimerWatch,
+    /// The board's traffic when the channels were last looked at, and until when they count as busy.
+    seen_traffic: u64,
+    busy_until: u64,
+    /// A posted write's effects were not all there at the last look.
+    expecting: bool,
     pending: Option<Entry>,
     script_done: bool,
     entries: u64,
@@ -165,7 +208,10 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         mode: Mode<'m>,
         policy: Policy,
     ) -> Self {
-        assert!(policy.slice > 0 && policy.anchor_every > 0 && policy.control_every > 0, "intervals are positive");
+        assert!(
+            policy.slice > 0 && policy.long_slice > 0 && policy.anchor_every > 0 && policy.control_every > 0,
+            "intervals are positive"
+        );
         let (icount, vtime) = (cpu.icount, board.clock.vtime(cpu.icount));
         Self {
             cpu,
@@ -178,6 +224,10 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             next_anchor: (icount / policy.anchor_every + 1) * policy.anchor_every,
             next_control: icount,
             last_progress: (icount, 0),
+            timer: TimerWatch::default(),
+            seen_traffic: 0,
+            busy_until: icount,
+            expecting: false,
             pending: None,
             script_done: false,
             entries: 0,
@@ -270,10 +320,10 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     /// Timer outputs and due device timers, until nothing is due.
     fn fire_due(&mut self) -> Result<()> {
         let now = self.vtime();
-        for (ppi, level) in self.cpu.timer.lines(now).ppis() {
-            self.board.gic.set_ppi(0, ppi, level);
+        self.timer.drive(&self.cpu.timer, now, &mut self.board.gic);
+        if self.board.deadline().is_some_and(|(t, ..)| t <= now) {
+            self.board.fire_due(now)?;
         }
-        self.board.fire_due(now)?;
         Ok(())
     }
 
@@ -297,19 +347,26 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
                 }
             }
             Mode::Plain | Mode::Record(_) => {
-                if self.board.links.iter().any(|l| l.must_poll()) {
-                    enough = enough.min(now + self.slice());
-                }
+                enough = enough.min(now + self.slice());
             }
         }
         Budget { limit: until.saturating_sub(now), enough: enough - now }
     }
 
+    /// Instructions until the next look at the channels: few while there is traffic, as a driver may wait for what a posted write does;
+    /// many else, as a look costs as much as some hundred instructions. Where the looks lie is no part of the execution: what
+    /// they find is journaled with its position.
     fn slice(&mut self) -> u64 {
-        if self.policy.jitter.is_none() {
-            return self.policy.slice;
+        let now = self.cpu.icount;
+        if self.board.traffic != self.seen_traffic {
+            self.seen_traffic = self.board.traffic;
+            self.busy_until = now + BUSY_SLICES * self.policy.slice;
         }
-        1 + self.random() % (2 * self.policy.slice)
+        let slice = if self.expecting || now < self.busy_until { self.policy.slice } else { self.policy.long_slice };
+        if self.policy.jitter.is_none() {
+            return slice;
+        }
+        1 + self.random() % (2 * slice)
     }
 
     fn random(&mut self) -> u64 {
@@ -319,8 +376,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     fn next_deadline(&self) -> Option<u64> {
         let device = self.board.deadline().map(|d| d.0);
-        let timer = self.cpu.timer.deadline(self.vtime());
-        [device, timer].into_iter().flatten().min()
+        [device, self.timer.deadline()].into_iter().flatten().min()
     }
 
     /// Whether the script's next entry can lie at the start of the next epoch, so that the run loop must see that start.
@@ -332,10 +388,12 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     /// Looks at every channel that may have something, consumes it here and journals it.
     fn poll(&mut self) -> Result<()> {
+        self.expecting = false;
         for d in 0..self.board.links.len() {
             if self.board.links[d].must_poll() {
                 while self.consume_one(d)? {}
                 self.admit(d)?;
+                self.expecting |= self.board.links[d].outstanding.is_some();
             }
         }
         Ok(())
@@ -349,9 +407,9 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             None => true,
         };
         let number = link.effects;
-        let Some((consumed, check)) = link.take_effect(u64::MAX)? else {
+        let Some((consumed, check)) = self.board.take_effect(device, u64::MAX)? else {
             if done {
-                link.outstanding = None;
+                self.board.links[device].outstanding = None;
             }
             return Ok(false);
         };
@@ -410,7 +468,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     }
 
     fn messages(&self) -> u64 {
-        self.board.links.iter().map(|l| l.requests + l.effects).sum::<u64>() + self.entries
+        self.board.traffic + self.entries
     }
 
     fn anchor(&self) -> Anchor {
@@ -510,11 +568,10 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         let next = self.link(device)?.effects;
         self.same("the number of the effect consumed", effect, next)?;
         let (consumed, got) = loop {
-            let link = self.link(device)?;
-            if let Some(c) = link.take_effect(u64::MAX)? {
+            if let Some(c) = self.board.take_effect(device, u64::MAX)? {
                 break c;
             }
-            if let Err(e) = link.port.wait() {
+            if let Err(e) = self.link(device)?.port.wait() {
                 return Err(self.diverged(
                     "an effect of a device",
                     format!("effect {effect} of device {device}"),

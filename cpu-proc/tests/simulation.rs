@@ -320,6 +320,7 @@ fn execute(seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -> Result<Run> {
         idle: IdleMode::Warp,
         anchor_every: 5_000,
         slice: 64,
+        long_slice: 256,
         control_every: 1000,
         messages_per_progress: 20,
         stop_at: Some(limit),
