@@ -60,18 +60,33 @@ fn main() -> Result<()> {
 
     let mut engine: Box<dyn Engine> = match options.get("--engine").map(String::as_str) {
         None | Some("interp") => Box::new(Interp::new()),
-        Some("lockstep") => Box::new(Lockstep::new(Interp::new(), Interp::new(), Config::default())),
-        Some(other) => bail!("--engine {other}: there are interp and lockstep"),
+        #[cfg(target_arch = "x86_64")]
+        Some("jit") => {
+            let mut jit = reprise_jit::Jit::new()?;
+            if options.contains_key("--perf-map") {
+                jit.map_for_perf()?;
+            }
+            Box::new(jit)
+        }
+        #[cfg(target_arch = "x86_64")]
+        Some("lockstep") => Box::new(Lockstep::new(reprise_jit::Jit::new()?, Interp::new(), Config::default())),
+        Some(other) => bail!("--engine {other}: there are interp, jit and lockstep"),
     };
     let stop: u64 = options.get("--stop-at").map_or(Ok(u64::MAX), |s| s.parse())?;
     let until = options.get("--until").map(|s| s.as_bytes().to_vec());
+    // The register hash every 2 M instructions, to find where two engines part.
+    let mut hashes = options.get("--hashes").map(std::fs::File::create).transpose()?;
+    let step: u64 = options.get("--step").map_or(Ok(2_000_000), |s| s.parse())?;
     let started = Instant::now();
     let mut shown = vec![0; board.links.len()];
     let mut typed = false;
     loop {
-        let policy = Policy { stop_at: Some(stop.min(cpu.icount + 2_000_000)), ..Policy::default() };
+        let policy = Policy { stop_at: Some(stop.min(cpu.icount + step)), ..Policy::default() };
         let outcome =
             Runner::new(&mut cpu, ram.view(), engine.as_mut(), &mut board, &mut Quiet, Mode::Plain, policy).run()?;
+        if let Some(f) = &mut hashes {
+            writeln!(f, "{} {:016x} {:#x}", cpu.icount, reprise_arm::statehash::register_hash(&cpu), cpu.regs[15])?;
+        }
         for (link, at) in board.links.iter().zip(&mut shown) {
             std::io::stdout().write_all(&link.port.output[*at..])?;
             *at = link.port.output.len();
@@ -98,6 +113,23 @@ fn main() -> Result<()> {
             eprintln!("pc {:#x} cpsr {:#x}", cpu.regs[15], cpu.cpsr());
             if let Some(text) = &cpu.halt {
                 eprintln!("halted: {text}");
+            }
+            eprintln!(
+                "regs {:x?} ext {:x?} it {} q {} ge {:x} spsr {:x}",
+                &cpu.regs[..16],
+                &cpu.ext[..4],
+                cpu.it,
+                cpu.q,
+                cpu.ge,
+                cpu.spsr()
+            );
+            eprintln!("register hash {:016x}", reprise_arm::statehash::register_hash(&cpu));
+            if let (Some(at), Some(file)) = (options.get("--dump"), options.get("--dump-to")) {
+                let at = u32::from_str_radix(at, 16)?;
+                let pa = cpu.peek_address(ram.view(), at).context("nothing is mapped there")?;
+                let mut bytes = vec![0; 4096 - (pa as usize & 0xfff)];
+                ram.view().read(pa, &mut bytes).context("not RAM")?;
+                std::fs::write(file, bytes)?;
             }
             for n in &cpu.undef_notes {
                 eprintln!("undefined: {n:x?}");

@@ -91,10 +91,16 @@ impl Machine {
             .context("attaching the control segment")?;
         let engine: Box<dyn Engine> = match start.engine {
             control::Engine::Interp => Box::new(Interp::new()),
+            #[cfg(target_arch = "x86_64")]
+            control::Engine::Jit => Box::new(reprise_jit::Jit::new()?),
+            #[cfg(target_arch = "x86_64")]
             control::Engine::Lockstep => {
                 let seed = start.common.jitter.unwrap_or_default();
-                Box::new(Lockstep::new(Interp::new(), Interp::new(), Config { seed, ..Config::default() }))
+                let config = Config { seed, ..Config::default() };
+                Box::new(Lockstep::new(reprise_jit::Jit::new()?, Interp::new(), config))
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            other => anyhow::bail!("--engine {other} needs an x86-64 host"),
         };
         Ok(Self { start, ram, cpu, board, engine, rings })
     }

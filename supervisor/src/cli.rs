@@ -132,7 +132,8 @@ impl CommonArgs {
         match self.engine {
             None | Some(EngineArg::Interp) => Ok(reprise_child::control::Engine::Interp),
             Some(EngineArg::Lockstep) => Ok(reprise_child::control::Engine::Lockstep),
-            Some(EngineArg::Jit) => Err(Failure::usage("--engine jit: this build has no JIT; use --engine interp")),
+            Some(EngineArg::Jit) if cfg!(target_arch = "x86_64") => Ok(reprise_child::control::Engine::Jit),
+            Some(EngineArg::Jit) => Err(Failure::usage("--engine jit needs an x86-64 host; use --engine interp")),
         }
     }
 }

@@ -105,6 +105,40 @@ pub struct UndefNote {
 /// How many different encodings [`Cpu::note_undef`] keeps.
 pub const MAX_UNDEF_NOTES: usize = 64;
 
+/// What compiled code keeps beside the registers of the core it runs. Nothing in it outlives a run.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct HostState {
+    /// The flags as the host gives them: byte 0 is V (0 or 1), byte 1 has N in bit 7 and Z in bit 6, byte 2 is C (0 or 1). The rest is anything.
+    pub nzcv: u32,
+    /// Why compiled code was left.
+    pub reason: u32,
+    /// Address of the table of jump targets.
+    pub jumps: u64,
+    /// Address of the engine's frame.
+    pub frame: u64,
+    /// The block that was left.
+    pub from: u64,
+    /// Budget left when it was left.
+    pub left: i64,
+}
+
+impl HostState {
+    /// Takes flags in.
+    #[inline]
+    pub fn pack(&mut self, f: Flags) {
+        let (n, z) = (f.n >> 31, u32::from(f.z == 0));
+        self.nzcv = f.v >> 31 | n << 15 | z << 14 | f.c << 16;
+    }
+
+    /// The flags.
+    #[inline]
+    pub fn unpack(&self) -> Flags {
+        let w = self.nzcv;
+        Flags { n: w << 16, z: !w & 1 << 14, c: w >> 16 & 1, v: w << 31 }
+    }
+}
+
 /// State of one core. Every field is part of the state hash unless its comment says cache or bookkeeping.
 #[derive(Debug, Clone)]
 #[repr(C)]
@@ -112,6 +146,8 @@ pub struct Cpu {
     /// r0-r15 of the current mode. r15 is the address of the next instruction to execute (no +8/+4).
     /// Slots 16 and up are the temporaries of the block that runs: cache, no part of the architectural state.
     pub regs: [u32; REG_SPACE],
+    /// Where an engine that compiles to host code keeps what its code needs at hand (cache).
+    pub host: HostState,
     /// N, Z, C and V.
     pub flags: Flags,
     /// CPSR.Q, 0 or 1.
@@ -189,6 +225,7 @@ impl Cpu {
     pub fn new(model: Model) -> Self {
         let mut cpu = Cpu {
             regs: [0; REG_SPACE],
+            host: HostState::default(),
             flags: Flags::from_psr(0),
             q: 0,
             ge: 0,

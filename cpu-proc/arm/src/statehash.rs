@@ -363,6 +363,7 @@ impl Cpu {
     pub fn save(&self) -> CpuState {
         let Cpu {
             regs,
+            host: _,  // cache
             flags: _, // in the CPSR, like the next ten
             q: _,
             ge: _,

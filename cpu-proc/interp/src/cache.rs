@@ -1,4 +1,4 @@
-//! Translated blocks: where they are found, what links them, and what throws them away.
+//! Translated blocks: where they are found, what links them, and what throws them away. Shared by the engines.
 
 use crate::lower::{XUop, lower};
 use reprise_arm::bus::GuestRam;
@@ -8,7 +8,7 @@ use reprise_arm::mmu::{Abort, Access, View};
 use reprise_arm::state::Cpu;
 use reprise_arm::sysop::CodeWrite;
 use reprise_arm::translate::{BlockMode, translate};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr::NonNull;
@@ -21,20 +21,50 @@ const MAX_BLOCKS: usize = 128 << 10;
 const FIRST_PATIENCE: u32 = 256;
 
 /// A way out of a block.
-pub(crate) struct Exit {
-    /// The block there, once it has been found in the same page.
+pub struct Exit {
+    /// The block there, once it has been found in the same page (the interpreter's link).
     pub(crate) to: Cell<Option<CodePtr>>,
     /// Its virtual address.
-    pub(crate) target: u32,
+    pub target: u32,
+}
+
+/// A jump of compiled code that can be led elsewhere. Offsets in the engine's code memory; 0: there is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Site {
+    /// Its 32-bit displacement.
+    pub jump: u32,
+    /// Where it leads while it is not linked.
+    pub stub: u32,
+    /// The 32-bit constant that the fetch table's entry of the target is compared with, if the target lies in another page.
+    pub guard: u32,
+}
+
+/// What an engine that compiles to host code keeps with a block.
+#[derive(Default)]
+pub struct Native {
+    /// How often the block was interpreted.
+    pub heat: Cell<u32>,
+    /// Host address of its code, 0 if there is none.
+    pub entry: Cell<u64>,
+    /// For each exit, where compiled code can be joined to other code.
+    pub sites: [Cell<Site>; 2],
+    /// What each exit is linked to.
+    pub to: [Cell<Option<CodePtr>>; 2],
+    /// The exits that are linked to this block.
+    pub incoming: RefCell<Vec<(CodePtr, usize)>>,
 }
 
 /// A block ready to run.
-pub(crate) struct Code {
+pub struct Code {
     pub(crate) uops: Box<[XUop]>,
     /// Instructions.
-    pub(crate) n: i64,
-    pub(crate) exits: [Exit; 2],
-    pub(crate) block: Block,
+    pub n: i64,
+    /// Known ways out.
+    pub exits: [Exit; 2],
+    /// The micro-ops and where they come from.
+    pub block: Block,
+    /// What a compiling engine knows of it.
+    pub native: Native,
     /// Thrown away: it may still be running, but nothing finds it any more.
     dead: Cell<bool>,
     /// May be linked and put in the jump cache: it lies in one page and is in the cache.
@@ -42,8 +72,25 @@ pub(crate) struct Code {
     key: Key,
 }
 
+impl Code {
+    /// Number of the physical page that holds the block.
+    pub fn page(&self) -> u32 {
+        (self.key.pa >> 12) as u32
+    }
+
+    /// The packed [`BlockMode`] that the block was made for.
+    pub fn mode(&self) -> u32 {
+        self.key.mode
+    }
+
+    /// It can be entered from anywhere that its page and mode are checked: it lies in one page and nothing has thrown it away.
+    pub fn is_linkable(&self) -> bool {
+        self.linkable && !self.dead.get()
+    }
+}
+
 /// A block of the cache. It stays valid until the cache frees its graveyard, which happens between runs only.
-pub(crate) type CodePtr = NonNull<Code>;
+pub type CodePtr = NonNull<Code>;
 
 /// What identifies a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,7 +146,7 @@ impl Hasher for FastHash {
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<FastHash>>;
 
 /// Where a block came from.
-pub(crate) enum Fetch {
+pub enum Fetch {
     /// From the cache.
     Cached(CodePtr),
     /// Its first instruction crosses a page: it is looked up through both pages each time.
@@ -107,7 +154,7 @@ pub(crate) enum Fetch {
 }
 
 /// The block cache.
-pub(crate) struct Cache {
+pub struct Cache {
     map: Map<Key, CodePtr>,
     pages: Map<u64, Page>,
     /// The jump cache of the core that runs.
@@ -116,6 +163,8 @@ pub(crate) struct Cache {
     /// Those of the other cores, by number: they run the same code in contexts of their own and would only throw each other's entries out.
     others: Vec<Box<[Jump]>>,
     grave: Vec<CodePtr>,
+    /// How much of the graveyard the engine has seen.
+    seen: usize,
     live: usize,
     /// Everything must go before the next run.
     stale: bool,
@@ -135,6 +184,7 @@ impl Default for Cache {
             core: 0,
             others: Vec::new(),
             grave: Vec::new(),
+            seen: 0,
             live: 0,
             stale: true,
             made: 0,
@@ -162,9 +212,10 @@ pub(crate) fn jump_key(context: u32, mode: u32) -> u64 {
 }
 
 impl Cache {
-    /// Called at the start of each run, when no block is running: frees what was thrown away, and starts anew if asked to.
-    pub(crate) fn adopt(&mut self, cpu: &mut Cpu) {
-        if self.stale || self.live > MAX_BLOCKS {
+    /// Called when no block is running: frees what was thrown away, and starts anew if asked to. True if everything went.
+    pub fn adopt(&mut self, cpu: &mut Cpu) -> bool {
+        let all = self.stale || self.live > MAX_BLOCKS;
+        if all {
             self.drop_all();
             cpu.mmu.unprotect_all();
             self.stale = false;
@@ -173,6 +224,7 @@ impl Cache {
         if self.core != usize::from(cpu.core()) {
             self.turn_to(cpu.core().into());
         }
+        all
     }
 
     /// Brings the jump cache of another core.
@@ -188,8 +240,20 @@ impl Cache {
         self.core = core;
     }
 
-    /// Forgets everything at the next run.
-    pub(crate) fn flush(&mut self) {
+    /// The next block that was thrown away since the last call of [`Self::adopt`], each once.
+    pub fn next_dead(&mut self) -> Option<CodePtr> {
+        let c = self.grave.get(self.seen).copied();
+        self.seen += usize::from(c.is_some());
+        c
+    }
+
+    /// Blocks made since the start.
+    pub fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Forgets everything at the next [`Self::adopt`].
+    pub fn flush(&mut self) {
         self.stale = true;
     }
 
@@ -202,6 +266,7 @@ impl Cache {
     }
 
     fn bury(&mut self) {
+        self.seen = 0;
         for c in self.grave.drain(..) {
             // SAFETY: made by Box::leak in `insert`, taken out of every table when it went to the graveyard, and no block runs now.
             drop(unsafe { Box::from_raw(c.as_ptr()) });
@@ -220,7 +285,7 @@ impl Cache {
     ///
     /// # Errors
     /// The prefetch abort to take.
-    pub(crate) fn find(&mut self, cpu: &mut Cpu, ram: &GuestRam) -> Result<Fetch, Abort> {
+    pub fn find(&mut self, cpu: &mut Cpu, ram: &GuestRam) -> Result<Fetch, Abort> {
         let (pc, mode) = (cpu.regs[15], BlockMode::of(cpu));
         let jkey = jump_key(cpu.mmu.context_id(), mode.pack());
         if let Some(c) = self.jump(pc, jkey) {
@@ -395,10 +460,8 @@ fn fetch(cpu: &mut Cpu, ram: &GuestRam, pc: u32, mode: BlockMode) -> Result<(Vec
 }
 
 fn make(mode: BlockMode, bytes: &[u8], key: Key, max: usize) -> Box<Code> {
-    let mut block = translate(mode, key.va, bytes, max).expect("at least one whole instruction was fetched");
+    let block = translate(mode, key.va, bytes, max).expect("at least one whole instruction was fetched");
     let uops = lower(&block);
-    // The loop has its own form of them.
-    block.uops = Vec::new();
     let exit = |i: usize| Exit { to: Cell::new(None), target: block.exits[i].unwrap_or(0) };
     Box::new(Code {
         uops,
@@ -408,6 +471,7 @@ fn make(mode: BlockMode, bytes: &[u8], key: Key, max: usize) -> Box<Code> {
         linkable: key.pa2 == 0,
         key,
         block,
+        native: Native::default(),
     })
 }
 

@@ -22,16 +22,26 @@ use std::ptr::NonNull;
 /// Taken from the remaining budget to keep the loop from entering another block.
 const HOLD: i64 = 1 << 60;
 
+/// How far the loop goes.
+pub(crate) const CHAIN: u8 = 0;
+/// To the end of the block.
+pub(crate) const BLOCK: u8 = 1;
+/// One operation, and on to where the loop must be left if it asks for that.
+pub(crate) const STEP: u8 = 2;
+
 /// How the loop was left.
-pub(crate) enum Next {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
     /// The PC is set; look up the block there, and link it to this exit.
     Lookup(Option<(CodePtr, usize)>),
     /// Something happened: an exception was taken, a system instruction executed, a stop requested.
     Event,
+    /// A single operation was executed and nothing happened.
+    Stepped,
 }
 
 /// One call of the engine.
-pub(crate) struct Run<'a> {
+pub struct Run<'a> {
     cache: &'a mut Cache,
     cpu: *mut Cpu,
     ctx: SysCtx<'a>,
@@ -57,7 +67,8 @@ pub(crate) struct Run<'a> {
 type Slow<T> = Option<T>;
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(cache: &'a mut Cache, cpu: &mut Cpu, ram: &'a GuestRam, bus: &'a mut dyn Bus, end: u64) -> Self {
+    /// A run of `cpu` up to the instruction count `end`.
+    pub fn new(cache: &'a mut Cache, cpu: &mut Cpu, ram: &'a GuestRam, bus: &'a mut dyn Bus, end: u64) -> Self {
         let host = ram.host(ram.base(), 1).map_or(0, |p| p as u64);
         Self {
             cache,
@@ -76,23 +87,23 @@ impl<'a> Run<'a> {
 
     /// The CPU, for code outside the loop.
     #[inline]
-    fn cpu(&mut self) -> &mut Cpu {
+    pub fn cpu(&mut self) -> &mut Cpu {
         // SAFETY: see the module's text; no other borrow is alive.
         unsafe { &mut *self.cpu }
     }
 
     /// Instructions left in the budget.
-    pub(crate) fn left(&mut self) -> u64 {
+    pub fn left(&mut self) -> u64 {
         self.end - self.cpu().icount
     }
 
     /// Instructions retired.
-    pub(crate) fn icount(&mut self) -> u64 {
+    pub fn icount(&mut self) -> u64 {
         self.cpu().icount
     }
 
     /// Takes a pending interrupt and looks whether the core can run at all.
-    pub(crate) fn attend(&mut self) -> Option<StopReason> {
+    pub fn attend(&mut self) -> Option<StopReason> {
         let (irq, fiq) = self.ctx.bus.lines();
         let cpu = self.cpu();
         if let Some(which) = cpu.pending_interrupt(irq, fiq) {
@@ -108,13 +119,13 @@ impl<'a> Run<'a> {
     }
 
     /// The request to leave the engine, if there is one.
-    pub(crate) fn take_exit(&mut self) -> bool {
+    pub fn take_exit(&mut self) -> bool {
         self.ctx.context = false;
         std::mem::take(&mut self.ctx.exit)
     }
 
     /// The block at the PC; `None` if a prefetch abort was taken instead.
-    pub(crate) fn find(&mut self) -> Option<Fetch> {
+    pub fn find(&mut self) -> Option<Fetch> {
         // SAFETY: as in `cpu`, which would borrow all of self.
         let cpu = unsafe { &mut *self.cpu };
         match self.cache.find(cpu, self.ctx.ram) {
@@ -128,7 +139,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the whole block fits into what is left.
-    pub(crate) fn fits(&self, code: CodePtr, left: u64) -> bool {
+    pub fn fits(&self, code: CodePtr, left: u64) -> bool {
         // SAFETY: a block of the cache.
         unsafe { code.as_ref() }.n as u64 <= left
     }
@@ -138,7 +149,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs at most `left` instructions at the PC as a block of their own.
-    pub(crate) fn exec_some(&mut self, left: u64) -> Next {
+    pub fn exec_some(&mut self, left: u64) -> Next {
         // SAFETY: as in `cpu`.
         let cpu = unsafe { &mut *self.cpu };
         match self.cache.make_short(cpu, self.ctx.ram, left.min(64) as usize) {
@@ -494,7 +505,55 @@ impl<'a> Run<'a> {
     /// Runs from the start of `code` until something must be looked at. `cpu.icount` is that before the block, which fits into the budget.
     pub(crate) fn exec(&mut self, code: CodePtr) -> Next {
         // SAFETY: the module's text says what the loop relies on.
-        unsafe { self.exec_loop(code) }
+        unsafe { self.exec_loop::<CHAIN>(code, 0, None) }
+    }
+
+    // ----- for engines that compile -----
+
+    /// The block cache.
+    pub fn cache(&mut self) -> &mut Cache {
+        self.cache
+    }
+
+    /// Throws every block away. No block is running.
+    pub fn restart(&mut self) {
+        self.cache.flush();
+        // SAFETY: as in `cpu`.
+        self.cache.adopt(unsafe { &mut *self.cpu });
+    }
+
+    /// Runs `code`, which fits into the budget, to its end.
+    pub fn exec_block(&mut self, code: CodePtr) -> Next {
+        // SAFETY: the module's text says what the loop relies on.
+        unsafe { self.exec_loop::<BLOCK>(code, 0, None) }
+    }
+
+    /// Executes micro-op `at` of `code` alone; `remaining` is the budget left after the block. If the operation asks to leave, goes on to where
+    /// that can be done and says how the loop was left.
+    pub fn step(&mut self, code: CodePtr, at: usize, remaining: i64) -> Next {
+        // SAFETY: the module's text says what the loop relies on; `at` is an operation of the block.
+        unsafe {
+            assert!(at < code.as_ref().uops.len(), "an operation of the block");
+            self.exec_loop::<STEP>(code, at, Some(remaining))
+        }
+    }
+
+    /// Runs `code` from micro-op `at` to its end.
+    pub fn resume(&mut self, code: CodePtr, at: usize, remaining: i64) -> Next {
+        // SAFETY: as in `step`.
+        unsafe {
+            assert!(at < code.as_ref().uops.len(), "an operation of the block");
+            self.exec_loop::<BLOCK>(code, at, Some(remaining))
+        }
+    }
+
+    /// Compiled code came to a way out of `code` with the PC at `pc`: settles the counts. `remaining` is the budget left after the block.
+    pub fn leave(&mut self, code: CodePtr, pc: u32, remaining: i64) {
+        self.cur = code.as_ptr();
+        self.remaining = remaining;
+        self.diverted = None;
+        self.cpu().regs[15] = pc;
+        self.finish();
     }
 }
 

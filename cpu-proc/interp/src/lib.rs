@@ -3,8 +3,8 @@
 //! `cache` finds and makes blocks, `lower` specialises micro-ops for the loop, `exec` runs them (its loop is `exec/dispatch`), and this file joins them: interrupts, stops,
 //! and the way from one block to the next.
 
-mod cache;
-mod exec;
+pub mod cache;
+pub mod exec;
 mod lower;
 
 use cache::{Cache, CodePtr, Fetch};
@@ -73,6 +73,7 @@ impl Engine for Interp {
             link = None;
             match next {
                 Next::Lookup(from) => link = from,
+                Next::Stepped => unreachable!("whole blocks run"),
                 Next::Event => {
                     look = true;
                     if run.take_exit() {

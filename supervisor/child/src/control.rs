@@ -138,6 +138,8 @@ pub enum Engine {
     Interp,
     /// Two engines, compared after every few instructions.
     Lockstep,
+    /// The compiler to host code; x86-64 hosts only.
+    Jit,
 }
 
 impl std::fmt::Display for Engine {
@@ -145,6 +147,7 @@ impl std::fmt::Display for Engine {
         match self {
             Self::Interp => f.write_str("interp"),
             Self::Lockstep => f.write_str("lockstep"),
+            Self::Jit => f.write_str("jit"),
         }
     }
 }

@@ -14,20 +14,20 @@ const NZCV: u8 = 15;
 /// r0-r14.
 const GUEST: u64 = (1 << PC_SLOT) - 1;
 
-/// What a micro-op reads and writes.
-struct Effects {
+/// What a micro-op reads and writes. Flags are a mask: N 8, Z 4, C 2, V 1.
+pub struct Effects {
     /// Slots read.
-    uses: u64,
+    pub uses: u64,
     /// Slots written for sure.
-    defs: u64,
+    pub defs: u64,
     /// Flags read.
-    fuse: u8,
+    pub fuse: u8,
     /// Flags written for sure.
-    fdef: u8,
+    pub fdef: u8,
     /// May fault or leave, or does what isn't listed here.
-    barrier: bool,
+    pub barrier: bool,
     /// Does nothing else, so it may go if nobody wants its results.
-    pure: bool,
+    pub pure: bool,
 }
 
 /// The flags that a condition reads.
@@ -35,7 +35,8 @@ fn cond_flags(cond: u8) -> u8 {
     [Z, C, N, V, C | Z, N | V, N | Z | V, 0][usize::from(cond >> 1 & 7)]
 }
 
-fn effects(u: &Uop) -> Effects {
+/// What `u` reads and writes.
+pub fn effects(u: &Uop) -> Effects {
     use Op::*;
     // Masked: `HelperK` has constants in `a` and `b`.
     let (d, a, b) = (1u64 << (u.d & 63), 1u64 << (u.a & 63), 1u64 << (u.b & 63));

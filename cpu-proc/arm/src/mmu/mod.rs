@@ -14,7 +14,7 @@ mod walk;
 pub use attr::Attr;
 pub use fault::{Abort, FaultKind};
 pub use long::{TTBCR_A1, TTBCR_EAE};
-pub use tlb::{CONTEXTS, MAX_CORES, Mmu, PageBytes, Reach};
+pub use tlb::{CONTEXTS, EXEC_TABLE, MAX_CORES, Mmu, PageBytes, Reach, WRITE_TABLE};
 pub use walk::{Leaf, Regime, Rights, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, Size};
 
 use crate::bus::GuestRam;

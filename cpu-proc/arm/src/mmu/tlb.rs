@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 const PAGES: usize = 1 << 20;
 /// 1 MiB regions in it.
 const REGIONS: usize = 1 << 12;
-/// Contexts that the TLB holds at once, for each core of the machine. Each reserves 24 MiB of address space, of which only what is filled is ever touched.
+/// Contexts that the TLB holds at once, for each core of the machine. Each reserves 28 MiB of address space, of which only what is filled is ever touched.
 pub const CONTEXTS: usize = 64;
 /// Most cores whose entries one TLB can tell apart.
 pub const MAX_CORES: usize = 4;
@@ -22,7 +22,14 @@ const MAX_WRITERS: usize = 64;
 const NONE: usize = usize::MAX;
 
 /// What the fast path reads while the current context has no slot: all zero, never written. Atomics only so that it lies in `.bss`.
-static EMPTY: [AtomicU64; PAGES] = [const { AtomicU64::new(0) }; PAGES];
+static EMPTY: [AtomicU64; TABLE] = [const { AtomicU64::new(0) }; TABLE];
+
+/// Words of a context's fast tables: loads, stores, then half-words for instruction fetches.
+const TABLE: usize = 2 * PAGES + PAGES / 2;
+/// Bytes from a context's load table to its store table.
+pub const WRITE_TABLE: usize = 8 * PAGES;
+/// Bytes from a context's load table to its fetch table.
+pub const EXEC_TABLE: usize = 16 * PAGES;
 
 /// Whose entries a maintenance operation removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,9 +118,9 @@ struct Slot {
     key: Key,
     id: u32,
     used: u64,
-    /// Host minus virtual address, 0 for the slow path.
-    read: Box<[u64]>,
-    write: Box<[u64]>,
+    /// The fast tables, one behind the other, so that an engine needs one pointer: host minus virtual address for loads, the same for
+    /// stores (0 for the slow path), and for fetches, 32 bits each, the number of the physical page plus 1 (0 if none was made yet).
+    table: Box<[u64]>,
     entry: Box<[u64]>,
     region: Box<[u8]>,
     /// Pages that have an entry; some may be stale or twice in it.
@@ -123,18 +130,34 @@ struct Slot {
 
 impl Slot {
     fn new(key: Key, id: u32) -> Slot {
-        let table = || vec![0u64; PAGES].into_boxed_slice();
+        let table = |words| vec![0u64; words].into_boxed_slice();
         Slot {
             key,
             id,
             used: 0,
-            read: table(),
-            write: table(),
-            entry: table(),
+            table: table(TABLE),
+            entry: table(PAGES),
             region: vec![0; REGIONS].into_boxed_slice(),
             filled: Vec::new(),
             live: 0,
         }
+    }
+
+    fn set_read(&mut self, page: usize, addend: u64) {
+        self.table[page] = addend;
+    }
+
+    fn set_write(&mut self, page: usize, addend: u64) {
+        self.table[PAGES + page] = addend;
+    }
+
+    fn write(&self, page: usize) -> u64 {
+        self.table[PAGES + page]
+    }
+
+    fn set_exec(&mut self, page: usize, value: u32) {
+        let (word, shift) = (2 * PAGES + page / 2, 32 * (page % 2));
+        self.table[word] = self.table[word] & !(0xffff_ffff << shift) | u64::from(value) << shift;
     }
 
     /// Takes out the entry of `page`; true if an instruction fetch had used it.
@@ -144,8 +167,9 @@ impl Slot {
             return false;
         }
         self.entry[page] = 0;
-        self.read[page] = 0;
-        self.write[page] = 0;
+        self.set_read(page, 0);
+        self.set_write(page, 0);
+        self.set_exec(page, 0);
         self.live -= 1;
         e & E_FETCHED != 0
     }
@@ -246,10 +270,10 @@ impl Slot {
 
 /// TLB and code-page protection. Several cores share one, which moves to the core whose turn it is; their entries are told apart by the key. A cache: nothing in it is architectural state that a program could not see change at will
 /// of the implementation, but it is a pure function of the instructions executed, so it is the same in every run.
+#[repr(C)]
 pub struct Mmu {
-    /// Tables of the current context, or [`EMPTY`].
-    cur_read: *const u64,
-    cur_write: *const u64,
+    /// Tables of the current context, or [`EMPTY`]. First, so that compiled code finds it.
+    cur_table: *const u64,
     cur: usize,
     cur_id: u32,
     cur_key: Key,
@@ -301,8 +325,7 @@ impl Mmu {
     /// An empty TLB.
     pub(crate) fn new() -> Mmu {
         Mmu {
-            cur_read: EMPTY.as_ptr().cast(),
-            cur_write: EMPTY.as_ptr().cast(),
+            cur_table: EMPTY.as_ptr().cast(),
             cur: NONE,
             cur_id: 0,
             cur_key: Key(0),
@@ -338,21 +361,29 @@ impl Mmu {
     /// alignment; 0 means the slow path, [`crate::state::Cpu::translate`].
     #[inline]
     pub fn read_addend(&self, va: u32) -> u64 {
-        // SAFETY: `cur_read` leads to a table of 2^20 words that lives as long as self; va >> 12 is less than that.
-        unsafe { *self.cur_read.add((va >> 12) as usize) }
+        // SAFETY: `cur_table` leads to `TABLE` words that live as long as self; va >> 12 is less than 2^20.
+        unsafe { *self.cur_table.add((va >> 12) as usize) }
     }
 
     /// As [`Mmu::read_addend`], for stores.
     #[inline]
     pub fn write_addend(&self, va: u32) -> u64 {
         // SAFETY: as in `read_addend`.
-        unsafe { *self.cur_write.add((va >> 12) as usize) }
+        unsafe { *self.cur_table.add(PAGES + (va >> 12) as usize) }
     }
 
     /// The current fast tables, loads and stores, of 2^20 words each; they change with every switch of context.
     #[inline]
     pub fn fast_tables(&self) -> (*const u64, *const u64) {
-        (self.cur_read, self.cur_write)
+        // SAFETY: the store table follows the load table in the same allocation.
+        (self.cur_table, unsafe { self.cur_table.add(PAGES) })
+    }
+
+    /// Number of the physical page, plus 1, from which the current context may fetch instructions at `va`; 0 if no fetch has asked yet.
+    #[inline]
+    pub fn exec_page(&self, va: u32) -> u32 {
+        // SAFETY: as in `read_addend`; the fetch table begins behind the two others and has 2^20 half-words.
+        unsafe { *self.cur_table.add(2 * PAGES).cast::<u32>().add((va >> 12) as usize) }
     }
 
     /// Key for whatever an engine derives from virtual addresses of instructions. Two equal ids mean that every exec translation seen
@@ -403,13 +434,11 @@ impl Mmu {
     fn load_current(&mut self) {
         match self.slots.get(self.cur) {
             Some(s) => {
-                self.cur_read = s.read.as_ptr();
-                self.cur_write = s.write.as_ptr();
+                self.cur_table = s.table.as_ptr();
                 self.cur_id = s.id;
             }
             None => {
-                self.cur_read = EMPTY.as_ptr().cast();
-                self.cur_write = EMPTY.as_ptr().cast();
+                self.cur_table = EMPTY.as_ptr().cast();
                 if self.cur_key == Key(0) {
                     // MMU off: the identity map never goes stale.
                     self.cur_id = 0;
@@ -512,8 +541,9 @@ impl Mmu {
             self.renew(i);
         }
         let slot = &mut self.slots[i];
-        slot.read[(va >> 12) as usize] = 0;
-        slot.write[(va >> 12) as usize] = 0;
+        slot.set_read((va >> 12) as usize, 0);
+        slot.set_write((va >> 12) as usize, 0);
+        slot.set_exec((va >> 12) as usize, 0);
         slot.add(va, e | slot.entry[(va >> 12) as usize] & E_FETCHED);
         self.use_entry(ram, i, va, e, access)
     }
@@ -529,14 +559,17 @@ impl Mmu {
         let code = access == Access::Write && self.is_code_page(pa);
         let host = ram.host(pa, 1).unwrap_or(std::ptr::null_mut());
         let slot = &mut self.slots[i];
+        if access == Access::Exec && !host.is_null() {
+            slot.set_exec((va >> 12) as usize, (e & E_PAGE) as u32 + 1);
+        }
         if !host.is_null() && mem == MemType::Normal && !slot.key.strict() {
             let addend = (host as u64).wrapping_sub(u64::from(va));
             match access {
                 Access::Write if !code => {
-                    slot.write[(va >> 12) as usize] = addend;
+                    slot.set_write((va >> 12) as usize, addend);
                     self.note_writer(i, va >> 12, (pa >> 12) as u32);
                 }
-                Access::Read => slot.read[(va >> 12) as usize] = addend,
+                Access::Read => slot.set_read((va >> 12) as usize, addend),
                 _ => {}
             }
         }
@@ -622,7 +655,7 @@ impl Mmu {
         for (i, p) in self.writers.remove(&page).unwrap_or_default() {
             let slot = &mut self.slots[usize::from(i)];
             if slot.entry[p as usize] & E_PAGE == u64::from(page) {
-                slot.write[p as usize] = 0;
+                slot.set_write(p as usize, 0);
             }
         }
     }
@@ -637,7 +670,7 @@ impl Mmu {
             let slots = &self.slots;
             list.retain(|&(i, p)| {
                 let slot = &slots[usize::from(i)];
-                slot.write[p as usize] != 0 && slot.entry[p as usize] & E_PAGE == u64::from(to)
+                slot.write(p as usize) != 0 && slot.entry[p as usize] & E_PAGE == u64::from(to)
             });
         }
         list.push((i as u8, from));
@@ -659,7 +692,7 @@ impl Mmu {
     pub fn log_stores(&mut self) {
         match self.stored.take() {
             Some(log) => log.pages.iter().for_each(|(pa, _)| self.drop_writers((pa >> 12) as u32)),
-            None => self.slots.iter_mut().for_each(|s| s.write.fill(0)),
+            None => self.slots.iter_mut().for_each(|s| s.table[PAGES..2 * PAGES].fill(0)),
         }
         self.stored = Some(StoreLog::default());
     }

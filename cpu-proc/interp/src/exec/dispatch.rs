@@ -1,6 +1,6 @@
 //! The loop itself: one operation after the other. The module above says what its unsafe code relies on.
 
-use super::{Next, Run};
+use super::{CHAIN, Next, Run, STEP};
 use crate::cache::{Code, CodePtr, jump_key};
 use crate::lower::{X, XUop};
 use reprise_arm::ir::{HELPERS, MemKind, Size, ZERO};
@@ -10,11 +10,11 @@ use std::ptr::NonNull;
 
 impl Run<'_> {
     #[allow(clippy::cognitive_complexity)]
-    /// Runs from the start of `code`.
+    /// Runs from micro-op `at` of `code`; `left` is the budget left after the block if not what it is at its start.
     ///
     /// # Safety
     /// What the text of the module above says.
-    pub(super) unsafe fn exec_loop(&mut self, code: CodePtr) -> Next {
+    pub(super) unsafe fn exec_loop<const MODE: u8>(&mut self, code: CodePtr, at: usize, left: Option<i64>) -> Next {
         // SAFETY: the module's text says what all of this relies on.
         unsafe {
             let cpu = self.cpu;
@@ -23,8 +23,11 @@ impl Run<'_> {
             let (mut rt, mut wt) = (*cpu).mmu.fast_tables();
             let mut jkey = jump_key((*cpu).mmu.context_id(), BlockMode::of(&*cpu).pack() & !0xff);
             let mut cur: *const Code = code.as_ptr();
-            let mut remaining = (self.end - (*cpu).icount) as i64 - (*cur).n;
-            let mut ip: *const XUop = (*cur).uops.as_ptr();
+            let mut remaining = match left {
+                Some(left) => left,
+                None => (self.end - (*cpu).icount) as i64 - (*cur).n,
+            };
+            let mut ip: *const XUop = (*cur).uops.as_ptr().add(at);
             self.cur = cur;
             self.diverted = None;
             *r.add(usize::from(ZERO)) = 0;
@@ -130,7 +133,7 @@ impl Run<'_> {
                 ($to:expr, $else:block) => {{
                     let to: *const Code = $to;
                     let left = remaining - (*to).n;
-                    if left >= 0 {
+                    if MODE == CHAIN && left >= 0 {
                         remaining = left;
                         cur = to;
                         ip = (*to).uops.as_ptr();
@@ -157,7 +160,7 @@ impl Run<'_> {
                         enter!(to.as_ptr(), { leave!(e.target, Next::Lookup(None)) });
                     }
                     let target = e.target;
-                    if (*cpu).it == 0 {
+                    if MODE == CHAIN && (*cpu).it == 0 {
                         if let Some(to) = self.cache.jump(target, jkey) {
                             let from = NonNull::new_unchecked(cur as *mut Code);
                             self.cache.link(from, slot, to);
@@ -170,6 +173,9 @@ impl Run<'_> {
             macro_rules! jump_to {
                 ($pc:expr) => {{
                     let pc: u32 = $pc;
+                    if MODE != CHAIN {
+                        leave!(pc, Next::Lookup(None))
+                    }
                     if let Some(to) = self.cache.jump(pc, jkey) {
                         enter!(to.as_ptr(), {});
                     }
@@ -512,6 +518,10 @@ impl Run<'_> {
                         self.remaining = remaining;
                         return self.special(ip, u);
                     }
+                }
+                if MODE == STEP && self.diverted.is_none() {
+                    self.cur = cur;
+                    return Next::Stepped;
                 }
             }
         }

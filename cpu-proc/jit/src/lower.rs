@@ -1,0 +1,380 @@
+//! From micro-ops to host code: the driver, and what all lowerings share.
+//!
+//! Micro-ops are lowered one by one, in order. Hot code is emitted in line; what is rare goes behind the block (`Emitter::cold`). An operation without a
+//! lowering of its own is *stepped*: the interpreter executes it on the state in memory, between a save and a reload of the registers.
+
+mod alu;
+mod flow;
+mod mem;
+
+use crate::emit::{Emitter, Features};
+use crate::flags::{CV, Carry, FlagState, InHost, NzRecipe, Recipe, at};
+use crate::thunks::Thunks;
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use reprise_arm::ir::opt::effects;
+use reprise_arm::ir::{Block, Op, SINK};
+use reprise_interp::cache::Site;
+
+/// The code of a block.
+pub struct Compiled {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// For each exit, where it can be joined, as offsets from the first byte.
+    pub sites: [Site; 2],
+}
+
+/// What a lowering knows besides the micro-ops.
+pub struct Context<'a> {
+    /// The block.
+    pub block: &'a Block,
+    /// Address of what the engine calls the block.
+    pub code: u64,
+    /// Its mode has T set.
+    pub thumb: bool,
+    /// The number that the engine gave to the mode, in bits 31:28.
+    pub mode: u32,
+    /// Shared code.
+    pub thunks: &'a Thunks,
+    /// Host address at which the code will lie.
+    pub base: usize,
+    /// The host.
+    pub features: Features,
+}
+
+/// A skip that is under way.
+struct Join {
+    /// Index of the micro-op at which the two ways meet.
+    at: usize,
+    label: DynamicLabel,
+    state: FlagState,
+    fp_checked: bool,
+    /// The body writes flags.
+    writes_flags: bool,
+}
+
+/// One block being compiled.
+struct Lower<'a> {
+    e: Emitter,
+    cx: Context<'a>,
+    /// Flags needed on entry to each micro-op.
+    need: Vec<u8>,
+    f: FlagState,
+    joins: Vec<Join>,
+    /// Continues the block with the interpreter's help; `eax` is the micro-op.
+    step: DynamicLabel,
+    /// Ends the block with the interpreter's help; `eax` is the micro-op.
+    resume: DynamicLabel,
+    /// Leaves to the engine; `eax` is the reason.
+    exit: DynamicLabel,
+    sites: [Site; 2],
+    stubs: [Option<DynamicLabel>; 2],
+}
+
+/// Compiles a block.
+pub fn compile(cx: Context<'_>) -> Compiled {
+    let mut e = Emitter::new(cx.base, cx.features);
+    let (step, resume, exit) = (e.label(), e.label(), e.label());
+    let need = needs(cx.block);
+    let mut l = Lower {
+        e,
+        cx,
+        need,
+        f: FlagState::MEMORY,
+        joins: Vec::new(),
+        step,
+        resume,
+        exit,
+        sites: [Site::default(); 2],
+        stubs: [None; 2],
+    };
+    l.block();
+    let sites = l.sites;
+    let stubs = l.stubs;
+    let mut e = l.e;
+    let offsets = stubs.map(|s| {
+        s.map_or(0, |label| {
+            let registry = e.asm.labels().resolve_dynamic(label).expect("stubs are placed");
+            registry.0 as u32
+        })
+    });
+    let bytes = e.asm.take().expect("all labels are placed");
+    let sites = [0, 1].map(|i| Site { stub: offsets[i], ..sites[i] });
+    Compiled { bytes, sites }
+}
+
+/// Flags that are needed on entry to each micro-op: by a later reader, by an exit, or by the end of the block.
+fn needs(block: &Block) -> Vec<u8> {
+    let n = block.uops.len();
+    let mut need = vec![15; n + 1];
+    for i in (0..n).rev() {
+        let u = &block.uops[i];
+        let mut flags = need[i + 1];
+        if u.op == Op::SkipUnless {
+            flags |= need[(i + 1 + u.imm as usize).min(n)];
+        }
+        let e = effects(u);
+        flags = flags & !e.fdef | e.fuse;
+        if e.barrier {
+            flags = 15;
+        }
+        need[i] = flags;
+    }
+    need
+}
+
+impl Lower<'_> {
+    fn block(&mut self) {
+        self.head();
+        for i in 0..self.cx.block.uops.len() {
+            self.join(i);
+            self.f.forget(self.need[i]);
+            let u = self.cx.block.uops[i];
+            self.uop(i, &u);
+        }
+        self.tail();
+    }
+
+    /// Takes the block's instructions from the budget.
+    fn head(&mut self) {
+        let n = self.cx.block.insns.len() as i32;
+        let (cold, exit) = (self.e.label(), self.exit);
+        dynasm!(self.e.asm ; .arch x64 ; sub r15, n ; js =>cold);
+        self.e.cold(move |e| {
+            dynasm!(e.asm ; .arch x64 ; =>cold ; mov eax, crate::thunks::BUDGET as i32 ; jmp =>exit);
+        });
+    }
+
+    /// Shared ends, and everything cold.
+    fn tail(&mut self) {
+        self.e.finish_cold();
+        let (step, resume, exit) = (self.step, self.resume, self.exit);
+        let (code, t) = (self.cx.code as i64, self.cx.thunks);
+        dynasm!(self.e.asm
+            ; .arch x64
+            ; =>step
+            ; mov rcx, QWORD code
+            ; jmp extern t.step as usize
+            ; =>resume
+            ; mov rcx, QWORD code
+            ; jmp extern t.resume as usize
+            ; =>exit
+            ; mov rcx, QWORD code
+            ; jmp extern t.exit as usize
+        );
+    }
+
+    /// Ends the skips that end here.
+    fn join(&mut self, i: usize) {
+        while self.joins.last().is_some_and(|j| j.at == i) {
+            let j = self.joins.pop().expect("just seen");
+            let falls = !flow::ends(self.cx.block.uops[i - 1].op);
+            if falls && j.writes_flags {
+                self.f.save(&mut self.e);
+            }
+            self.e.place(j.label);
+            let mut other = j.state;
+            other.forget(self.need[i]);
+            self.f.forget(self.need[i]);
+            self.f = if falls { self.f.meet(other) } else { other };
+            self.e.fp_checked &= j.fp_checked;
+        }
+    }
+
+    // ----- what lowerings call -----
+
+    /// EFLAGS will be lost.
+    fn clobber(&mut self) {
+        self.f.clobber(&mut self.e);
+    }
+
+    /// `d` will be written.
+    fn writes(&mut self, d: u8) {
+        if d != SINK {
+            self.f.will_write(&mut self.e, d);
+        }
+    }
+
+    /// The interpreter executes micro-op `i`.
+    fn stepped(&mut self, i: usize) {
+        self.f.save(&mut self.e);
+        self.f = FlagState::MEMORY;
+        let step = self.step;
+        dynasm!(self.e.asm ; .arch x64 ; mov eax, i as i32 ; call =>step);
+    }
+
+    /// Out of line: the interpreter executes micro-op `i`; `entry` leads there, `back` is where to go on.
+    fn cold_step(&mut self, i: usize, entry: DynamicLabel, back: DynamicLabel) {
+        let (mut f, step) = (self.f, self.step);
+        f.host = None;
+        self.e.cold(move |e| {
+            e.place(entry);
+            f.save(e);
+            dynasm!(e.asm ; .arch x64 ; mov eax, i as i32 ; call =>step ; jmp =>back);
+        });
+    }
+
+    /// The flags that a cold path may need can be had there, EFLAGS lost.
+    fn barrier(&mut self) {
+        self.clobber();
+    }
+
+    // ----- conditions -----
+
+    /// Emits a jump to `to` if condition `cond` (0-13) is what `want` says. EFLAGS may change, but what they are known to hold stays known.
+    fn jump_cond(&mut self, cond: u8, want: bool, to: DynamicLabel) {
+        let cond = if want { cond } else { cond ^ 1 };
+        let nz_only = matches!(cond, 0 | 1 | 4 | 5);
+        let c_only = matches!(cond, 2 | 3);
+        // What EFLAGS hold may do; else a recipe; else memory.
+        let have = |h: Option<InHost>| {
+            h.is_some_and(|h| {
+                if nz_only {
+                    h.nz
+                } else if c_only {
+                    h.cv.is_some()
+                } else {
+                    h.cv.is_some() && (h.nz || matches!(cond, 6 | 7))
+                }
+            })
+        };
+        if !have(self.f.host) {
+            if nz_only && let Some(r) = self.f.nz {
+                if self.f.host.is_some() {
+                    self.clobber();
+                }
+                r.emit(&mut self.e);
+                self.f.host = Some(InHost { nz: true, cv: None });
+            } else if let (Some(r), None, false) = (self.f.full, self.f.nz, self.f.mem_nz) {
+                if self.f.host.is_some() {
+                    self.clobber();
+                }
+                let c = r.emit(&mut self.e);
+                self.f.host = Some(InHost { nz: true, cv: Some(c) });
+            }
+        }
+        if have(self.f.host) {
+            let carry = self.f.host.and_then(|h| h.cv);
+            return self.jcc(cond, carry, to);
+        }
+        self.f.save(&mut self.e);
+        self.f.host = None;
+        self.jump_memory(cond, to);
+    }
+
+    /// A jump on EFLAGS.
+    fn jcc(&mut self, cond: u8, carry: Option<Carry>, to: DynamicLabel) {
+        let direct = carry == Some(Carry::Direct);
+        if matches!(cond, 8 | 9) && direct {
+            dynasm!(self.e.asm ; .arch x64 ; cmc);
+            if let Some(h) = &mut self.f.host {
+                h.cv = Some(Carry::Borrow);
+            }
+        }
+        let a = &mut self.e.asm;
+        match cond {
+            0 => dynasm!(a ; .arch x64 ; je =>to),
+            1 => dynasm!(a ; .arch x64 ; jne =>to),
+            2 if direct => dynasm!(a ; .arch x64 ; jc =>to),
+            2 => dynasm!(a ; .arch x64 ; jnc =>to),
+            3 if direct => dynasm!(a ; .arch x64 ; jnc =>to),
+            3 => dynasm!(a ; .arch x64 ; jc =>to),
+            4 => dynasm!(a ; .arch x64 ; js =>to),
+            5 => dynasm!(a ; .arch x64 ; jns =>to),
+            6 => dynasm!(a ; .arch x64 ; jo =>to),
+            7 => dynasm!(a ; .arch x64 ; jno =>to),
+            8 => dynasm!(a ; .arch x64 ; ja =>to),
+            9 => dynasm!(a ; .arch x64 ; jbe =>to),
+            10 => dynasm!(a ; .arch x64 ; jge =>to),
+            11 => dynasm!(a ; .arch x64 ; jl =>to),
+            12 => dynasm!(a ; .arch x64 ; jg =>to),
+            _ => dynasm!(a ; .arch x64 ; jle =>to),
+        }
+    }
+
+    /// A jump on the flags in memory; spoils `eax`.
+    fn jump_memory(&mut self, cond: u8, to: DynamicLabel) {
+        let f = at();
+        let a = &mut self.e.asm;
+        match cond {
+            0 => dynasm!(a ; .arch x64 ; test BYTE [rbp + f + 1], 0x40 ; jne =>to),
+            1 => dynasm!(a ; .arch x64 ; test BYTE [rbp + f + 1], 0x40 ; je =>to),
+            2 => dynasm!(a ; .arch x64 ; cmp BYTE [rbp + f + 2], 0 ; jne =>to),
+            3 => dynasm!(a ; .arch x64 ; cmp BYTE [rbp + f + 2], 0 ; je =>to),
+            4 => dynasm!(a ; .arch x64 ; test BYTE [rbp + f + 1], -128 ; jne =>to),
+            5 => dynasm!(a ; .arch x64 ; test BYTE [rbp + f + 1], -128 ; je =>to),
+            6 => dynasm!(a ; .arch x64 ; cmp BYTE [rbp + f], 0 ; jne =>to),
+            7 => dynasm!(a ; .arch x64 ; cmp BYTE [rbp + f], 0 ; je =>to),
+            8 | 9 => {
+                dynasm!(a ; .arch x64 ; movzx eax, BYTE [rbp + f + 1] ; shr eax, 6 ; and eax, 1 ; cmp BYTE [rbp + f + 2], al);
+                if cond == 8 {
+                    dynasm!(a ; .arch x64 ; ja =>to);
+                } else {
+                    dynasm!(a ; .arch x64 ; jbe =>to);
+                }
+            }
+            _ => {
+                dynasm!(a ; .arch x64 ; mov eax, [rbp + f] ; add al, 0x7f ; sahf);
+                match cond {
+                    10 => dynasm!(a ; .arch x64 ; jge =>to),
+                    11 => dynasm!(a ; .arch x64 ; jl =>to),
+                    12 => dynasm!(a ; .arch x64 ; jg =>to),
+                    _ => dynasm!(a ; .arch x64 ; jle =>to),
+                }
+            }
+        }
+    }
+
+    /// The guest's C in the host's carry, as `want` says; spoils `eax`. The other EFLAGS are lost.
+    fn carry_in(&mut self, want: Carry) {
+        if let Some(InHost { cv: Some(c), .. }) = self.f.host {
+            if !self.f.recoverable() {
+                self.f.save(&mut self.e);
+            }
+            if c != want {
+                dynasm!(self.e.asm ; .arch x64 ; cmc);
+            }
+            self.f.host = None;
+            return;
+        }
+        self.clobber();
+        self.f.save(&mut self.e);
+        self.f.host = None;
+        let f = at();
+        match want {
+            Carry::Direct => dynasm!(self.e.asm ; .arch x64 ; mov al, [rbp + f + 2] ; add al, -1),
+            Carry::Borrow => dynasm!(self.e.asm ; .arch x64 ; cmp BYTE [rbp + f + 2], 1),
+        }
+    }
+
+    /// An operation has set all flags in EFLAGS.
+    fn set_all(&mut self, carry: Carry, recipe: Option<Recipe>) {
+        self.f = FlagState::set(carry, recipe);
+    }
+
+    /// Called before operation `i`, which sets N and Z alone in EFLAGS: C and V are put where they survive, what N and Z were is dead.
+    fn before_nz(&mut self, i: usize) {
+        if self.need[i + 1] & CV == 0 {
+            self.f.mem_cv = true;
+            self.f.full = None;
+        }
+        self.f.mem_nz = true;
+        self.f.nz = None;
+        self.clobber();
+    }
+
+    /// An operation has set N and Z in EFLAGS.
+    fn set_nz(&mut self, recipe: Option<NzRecipe>) {
+        self.f.mem_nz = false;
+        self.f.nz = recipe;
+        self.f.host = Some(InHost { nz: true, cv: None });
+        if recipe.is_none() {
+            // Nothing else knows them, and C and V may have a recipe of their own that must not be asked for these.
+            let (cv, full) = (self.f.mem_cv, self.f.full);
+            self.f.mem_cv = true;
+            self.f.full = None;
+            self.f.save(&mut self.e);
+            self.f.mem_cv = cv;
+            self.f.full = full;
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Ends of blocks, skips, and what goes through the engine.
+
+use super::{Join, Lower};
+use crate::emit::slot;
+use crate::flags::{FlagState, at};
+use crate::regs::{EAX, Loc, loc};
+use crate::thunks::{EXIT0, JUMPS, LOOKUP};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use reprise_arm::fp::vfp_helpers::Vfp;
+use reprise_arm::ir::opt::effects;
+use reprise_arm::ir::{MemKind, Op, PC_SLOT, Size, Uop};
+use reprise_arm::mmu::EXEC_TABLE;
+use reprise_arm::state::{Cpu, HostState};
+use reprise_arm::translate::helpers::id::{MRS_CPSR, MSR_FLAGS};
+
+impl Lower<'_> {
+    /// Lowers one micro-op.
+    pub(super) fn uop(&mut self, i: usize, u: &Uop) {
+        if self.alu(i, u) || self.mem(i, u) {
+            return;
+        }
+        match u.op {
+            Op::SkipUnless => self.skip(i, u),
+            Op::Jump => {
+                self.f.save(&mut self.e);
+                self.exit_to(u.imm as usize);
+            }
+            Op::JumpIf => self.jump_if(u),
+            Op::JumpIfZero | Op::JumpIfNotZero => self.jump_if_zero(u),
+            Op::JumpReg | Op::JumpRegSame => self.jump_reg(u),
+            Op::Helper if u.aux == u32::from(MSR_FLAGS.0) || u.aux == u32::from(MRS_CPSR.0) => self.stepped(i),
+            Op::HelperK if u.aux == u32::from(MSR_FLAGS.0) || u.aux == u32::from(MRS_CPSR.0) => self.stepped(i),
+            Op::Helper | Op::HelperK => self.helper(u),
+            Op::SetIt => {
+                let it = std::mem::offset_of!(Cpu, it) as i32;
+                dynasm!(self.e.asm ; .arch x64 ; mov BYTE [rbp + it], u.imm as i8);
+            }
+            Op::Clrex => {
+                let valid = (std::mem::offset_of!(Cpu, excl)
+                    + std::mem::offset_of!(reprise_arm::state::Exclusive, valid)) as i32;
+                dynasm!(self.e.asm ; .arch x64 ; mov BYTE [rbp + valid], 0);
+            }
+            Op::Leave | Op::LeavePc | Op::Undef | Op::Svc | Op::Smc | Op::Bkpt | Op::Wfi | Op::Wfe | Op::Stop => {
+                self.resumed(i)
+            }
+            _ => self.stepped(i),
+        }
+    }
+
+    /// The interpreter runs the rest of the block.
+    fn resumed(&mut self, i: usize) {
+        self.f.save(&mut self.e);
+        let resume = self.resume;
+        dynasm!(self.e.asm ; .arch x64 ; mov eax, i as i32 ; jmp =>resume);
+    }
+
+    // ----- skips -----
+
+    fn skip(&mut self, i: usize, u: &Uop) {
+        let end = i + 1 + u.imm as usize;
+        let body = &self.cx.block.uops[i + 1..end];
+        let writes_flags = body.iter().any(|b| !keeps_flags(b));
+        let spoils = writes_flags
+            || body.iter().any(|b| {
+                let e = effects(b);
+                let more = if matches!(b.op, Op::LdX | Op::Ldrex) { 1 << b.b } else { 0 };
+                (0..64u8).any(|s| (e.defs | more) >> s & 1 == 1 && self.f.depends_on(s))
+            });
+        if !self.f.saved() && (spoils || !self.f.recoverable()) {
+            self.f.save(&mut self.e);
+        }
+        let label = self.e.label();
+        self.jump_cond(u.d, false, label);
+        self.joins.push(Join { at: end, label, state: self.f, fp_checked: self.e.fp_checked, writes_flags });
+    }
+
+    // ----- known exits -----
+
+    /// The label of exit `k`'s way to the engine.
+    fn stub(&mut self, k: usize) -> DynamicLabel {
+        if let Some(s) = self.stubs[k] {
+            return s;
+        }
+        let (label, exit) = (self.e.label(), self.exit);
+        self.stubs[k] = Some(label);
+        self.e.cold(move |e| {
+            dynasm!(e.asm ; .arch x64 ; =>label ; mov eax, (EXIT0 + k as u32) as i32 ; jmp =>exit);
+        });
+        label
+    }
+
+    fn same_page(&self, k: usize) -> bool {
+        let target = self.cx.block.exits[k].expect("a known exit");
+        target >> 12 == self.cx.block.pc >> 12
+    }
+
+    /// Goes out by exit `k`. Flags are saved.
+    fn exit_to(&mut self, k: usize) {
+        let stub = self.stub(k);
+        if !self.same_page(k) {
+            let target = self.cx.block.exits[k].expect("a known exit");
+            let entry = EXEC_TABLE as i32 + 4 * (target >> 12) as i32;
+            dynasm!(self.e.asm ; .arch x64 ; cmp DWORD [rbx + entry], DWORD -1);
+            self.sites[k].guard = self.e.asm.offset().0 as u32 - 4;
+            dynasm!(self.e.asm ; .arch x64 ; jne =>stub);
+        }
+        dynasm!(self.e.asm ; .arch x64 ; jmp =>stub);
+        self.sites[k].jump = self.e.asm.offset().0 as u32 - 4;
+    }
+
+    /// EFLAGS decide: jumps by exit 0 or falls to exit 1. `branch` emits the conditional jump, and `true` means to jump if exit 0 is wanted.
+    fn two_exits(&mut self, branch: impl FnOnce(&mut Self, bool, DynamicLabel)) {
+        if self.same_page(0) {
+            let stub = self.stub(0);
+            branch(self, true, stub);
+            self.sites[0].jump = self.e.asm.offset().0 as u32 - 4;
+            self.exit_to(1);
+        } else {
+            let other = self.e.label();
+            branch(self, false, other);
+            self.exit_to(0);
+            self.e.place(other);
+            self.exit_to(1);
+        }
+    }
+
+    fn jump_if(&mut self, u: &Uop) {
+        self.f.save(&mut self.e);
+        let cond = u.d;
+        self.two_exits(|l, want, to| l.jump_cond(cond, want, to));
+    }
+
+    fn jump_if_zero(&mut self, u: &Uop) {
+        self.f.save(&mut self.e);
+        let zero = u.op == Op::JumpIfZero;
+        match loc(u.a) {
+            Loc::R(h) => dynasm!(self.e.asm ; .arch x64 ; test Rd(h), Rd(h)),
+            Loc::M(m) => dynasm!(self.e.asm ; .arch x64 ; cmp DWORD [rbp + m], 0),
+            Loc::Zero => dynasm!(self.e.asm ; .arch x64 ; xor eax, eax),
+        }
+        self.two_exits(|l, want, to| {
+            if want == zero {
+                dynasm!(l.e.asm ; .arch x64 ; je =>to);
+            } else {
+                dynasm!(l.e.asm ; .arch x64 ; jne =>to);
+            }
+        });
+    }
+
+    // ----- computed targets -----
+
+    /// Goes to `R[a]` through the table of jump targets. Entries hold the address with T in bit 0, the physical page with the mode's number, and the
+    /// host address.
+    fn jump_reg(&mut self, u: &Uop) {
+        self.f.save(&mut self.e);
+        let (miss, miss2, exit) = (self.e.label(), self.e.label(), self.exit);
+        self.e.load(EAX, u.a);
+        let thumb = self.cx.thumb;
+        if u.op == Op::JumpReg {
+            let t = std::mem::offset_of!(Cpu, t) as i32;
+            dynasm!(self.e.asm ; .arch x64 ; mov ecx, eax ; and ecx, 1 ; mov BYTE [rbp + t], cl);
+        } else if thumb {
+            dynasm!(self.e.asm ; .arch x64 ; or eax, 1);
+        } else {
+            dynasm!(self.e.asm ; .arch x64 ; and eax, -4);
+        }
+        let jumps = (std::mem::offset_of!(Cpu, host) + std::mem::offset_of!(HostState, jumps)) as i32;
+        let mode = self.cx.mode as i32;
+        let exec = EXEC_TABLE as i32;
+        let mask = (JUMPS as i32 - 1) << 2;
+        dynasm!(self.e.asm ; .arch x64
+            ; mov ecx, eax
+            ; shr ecx, 14
+            ; xor ecx, eax
+            ; and ecx, mask
+            ; shl ecx, 2
+            ; add rcx, [rbp + jumps]
+            ; cmp [rcx], eax
+            ; jne =>miss
+            ; shr eax, 12
+            ; mov eax, [rbx + 4 * rax + exec]
+            ; add eax, mode
+            ; cmp eax, [rcx + 4]
+            ; jne =>miss2
+            ; jmp QWORD [rcx + 8]
+        );
+        let pc = slot(PC_SLOT);
+        self.e.cold(move |e| {
+            dynasm!(e.asm ; .arch x64
+                ; =>miss2
+                ; mov eax, [rcx]
+                ; =>miss
+                ; mov ecx, eax
+                ; and ecx, 1
+                ; lea ecx, [rcx * 2 - 4]
+                ; and eax, ecx
+                ; mov [rbp + pc], eax
+                ; mov eax, LOOKUP as i32
+                ; jmp =>exit);
+        });
+    }
+
+    // ----- helpers -----
+
+    fn helper(&mut self, u: &Uop) {
+        if u.op == Op::HelperK && u.aux == u32::from(Vfp::FlagsFromFpscr.id(0).0) {
+            return self.flags_from_fpscr();
+        }
+        // The helpers that are left neither read nor write the flags; the guest's registers it may.
+        self.writes(u.d);
+        self.f.save(&mut self.e);
+        self.f.host = None;
+        call_helper(&mut self.e, u, self.cx.thunks.helper);
+    }
+
+    /// VMRS APSR_nzcv, FPSCR.
+    fn flags_from_fpscr(&mut self) {
+        let (f, fpscr) = (at(), crate::emit::fpscr());
+        self.f = FlagState::MEMORY;
+        dynasm!(self.e.asm ; .arch x64
+            ; mov eax, [rbp + fpscr]
+            ; mov ecx, eax
+            ; shr ecx, 24
+            ; mov [rbp + f + 1], cl
+            ; shr eax, 28
+            ; mov ecx, eax
+            ; and ecx, 1
+            ; mov [rbp + f], cl
+            ; shr eax, 1
+            ; and eax, 1
+            ; mov [rbp + f + 2], al
+        );
+    }
+}
+
+/// The lowering of `u` neither changes flags nor has to put them in memory.
+fn keeps_flags(u: &Uop) -> bool {
+    let stepped = match u.op {
+        Op::Sys | Op::Helper | Op::HelperK | Op::Ldrex | Op::Strex => true,
+        Op::LdX | Op::StX => {
+            let kind = MemKind::unpack(u.aux);
+            kind.size != Size::Dword || kind.user
+        }
+        _ => ends(u.op),
+    };
+    !stepped && effects(u).fdef == 0
+}
+
+/// Nothing behind `op` runs unless something jumps there.
+pub(super) fn ends(op: Op) -> bool {
+    use Op::*;
+    matches!(
+        op,
+        Jump | JumpIf
+            | JumpIfZero
+            | JumpIfNotZero
+            | JumpReg
+            | JumpRegSame
+            | Leave
+            | LeavePc
+            | Undef
+            | Svc
+            | Smc
+            | Bkpt
+            | Wfi
+            | Wfe
+            | Stop
+    )
+}
+
+/// Emits a call of the helper of `u`.
+fn call_helper(e: &mut crate::emit::Emitter, u: &Uop, thunk: u64) {
+    // The micro-op itself is the argument: two words and a bit, in registers.
+    let low = u64::from(u.op as u8)
+        | u64::from(u.d) << 8
+        | u64::from(u.a) << 16
+        | u64::from(u.b) << 24
+        | u64::from(u.imm) << 32;
+    dynasm!(e.asm ; .arch x64 ; mov rax, QWORD low as i64 ; mov ecx, u.aux as i32 ; call extern thunk as usize);
+}
