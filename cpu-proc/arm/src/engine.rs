@@ -51,3 +51,21 @@ pub trait Engine {
     /// Forgets every cache: RAM or CPU state was changed from outside.
     fn flush(&mut self);
 }
+
+impl<E: Engine + ?Sized> Engine for Box<E> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: Budget) -> StopReason {
+        (**self).run(cpu, ram, bus, budget)
+    }
+
+    fn mismatch(&self) -> Option<&str> {
+        (**self).mismatch()
+    }
+
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+}
