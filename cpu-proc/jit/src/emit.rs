@@ -54,8 +54,8 @@ pub struct Emitter {
     pub asm: Asm,
     /// What the host can do.
     pub features: Features,
-    /// The compiled code has checked in this straight run that FPSCR lets arithmetic take the host's short cut.
-    pub fp_checked: bool,
+    /// Host address of the code that calls a helper.
+    pub helper: u64,
     cold: Vec<Cold>,
     pool: Vec<(u128, DynamicLabel)>,
 }
@@ -63,7 +63,7 @@ pub struct Emitter {
 impl Emitter {
     /// An empty one, for code that will lie at host address `base`.
     pub fn new(base: usize, features: Features) -> Self {
-        Self { asm: VecAssembler::new(base), features, fp_checked: false, cold: Vec::new(), pool: Vec::new() }
+        Self { asm: VecAssembler::new(base), features, helper: 0, cold: Vec::new(), pool: Vec::new() }
     }
 
     /// A label that can be jumped to before it is placed.

@@ -47,7 +47,6 @@ struct Join {
     at: usize,
     label: DynamicLabel,
     state: FlagState,
-    fp_checked: bool,
     /// The body writes flags.
     writes_flags: bool,
 }
@@ -73,6 +72,7 @@ struct Lower<'a> {
 /// Compiles a block.
 pub fn compile(cx: Context<'_>) -> Compiled {
     let mut e = Emitter::new(cx.base, cx.features);
+    e.helper = cx.thunks.helper;
     let (step, resume, exit) = (e.label(), e.label(), e.label());
     let need = needs(cx.block);
     let mut l = Lower {
@@ -176,7 +176,6 @@ impl Lower<'_> {
             other.forget(self.need[i]);
             self.f.forget(self.need[i]);
             self.f = if falls { self.f.meet(other) } else { other };
-            self.e.fp_checked &= j.fp_checked;
         }
     }
 

@@ -49,11 +49,11 @@ pub(crate) unsafe extern "C" fn resume(frame: *mut Frame<'_>, c: *mut Code, at: 
     frame.next = frame.run.resume(code(c), at as usize, remaining);
 }
 
-/// Calls the helper that a micro-op, packed in two words, names.
+/// Calls the helper that a micro-op, packed in two words, names, and gives its result.
 ///
 /// # Safety
 /// Called by compiled code alone, with the core it runs.
-pub(crate) unsafe extern "C" fn helper(cpu: *mut Cpu, uop: u64, aux: u32) {
+pub(crate) unsafe extern "C" fn helper(cpu: *mut Cpu, uop: u64, aux: u32) -> u32 {
     // SAFETY: the caller's promise; nothing else borrows the core while compiled code runs.
     let cpu = unsafe { &mut *cpu };
     let byte = |n: u32| (uop >> (8 * n)) as u8;
@@ -66,4 +66,5 @@ pub(crate) unsafe extern "C" fn helper(cpu: *mut Cpu, uop: u64, aux: u32) {
         f(cpu, x, y, imm)
     };
     cpu.regs[usize::from(d)] = v;
+    v
 }

@@ -71,7 +71,7 @@ impl Lower<'_> {
         }
         let label = self.e.label();
         self.jump_cond(u.d, false, label);
-        self.joins.push(Join { at: end, label, state: self.f, fp_checked: self.e.fp_checked, writes_flags });
+        self.joins.push(Join { at: end, label, state: self.f, writes_flags });
     }
 
     // ----- known exits -----
@@ -206,11 +206,20 @@ impl Lower<'_> {
         if u.op == Op::HelperK && u.aux == u32::from(Vfp::FlagsFromFpscr.id(0).0) {
             return self.flags_from_fpscr();
         }
-        // The helpers that are left neither read nor write the flags; the guest's registers it may.
+        // The helpers that are left neither read nor write the flags; the guest's registers they may.
         self.writes(u.d);
-        self.f.save(&mut self.e);
-        self.f.host = None;
-        call_helper(&mut self.e, u, self.cx.thunks.helper);
+        self.clobber();
+        let inline = if u.op == Op::HelperK {
+            crate::fp::lower(&mut self.e, u, call_helper)
+        } else {
+            self.e.load(EAX, u.a);
+            crate::fp::lower_value(&mut self.e, u)
+        };
+        if !inline {
+            call_helper(&mut self.e, u);
+        } else if u.op == Op::HelperK {
+            self.e.store(u.d, EAX);
+        }
     }
 
     /// VMRS APSR_nzcv, FPSCR.
@@ -269,7 +278,8 @@ pub(super) fn ends(op: Op) -> bool {
 }
 
 /// Emits a call of the helper of `u`.
-fn call_helper(e: &mut crate::emit::Emitter, u: &Uop, thunk: u64) {
+fn call_helper(e: &mut crate::emit::Emitter, u: &Uop) {
+    let thunk = e.helper;
     // The micro-op itself is the argument: two words and a bit, in registers.
     let low = u64::from(u.op as u8)
         | u64::from(u.d) << 8
