@@ -530,7 +530,10 @@ fn odd_numbers_go_to_the_helper() {
         (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0x10, 0),
         (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0, 1),
         (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0x0040_0010, 1),
-        (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0x0100_0010, 1),
+        (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0x0100_0010, 0),
+        (uop(vadd, 4, 5, 6), [1, 0, 0, 0x3ff0_0000], 0x0100_0010, 1),
+        (uop(vadd, 4, 5, 6), [0, 0, 0, 0x3ff0_0000], 0x0100_0010, 0),
+        (uop(vadd, 4, 5, 6), [1, 0, 0, 0x3ff0_0000], 0x10, 0),
         (uop(vadd, 4, 5, 6), [0, 0x7ff8_0000, 0, 0x3ff0_0000], 0x10, 1),
         (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0xbff0_0000], 0x10, 0),
         (uop(fadd, pack(4, 5, 6), 1, 0), [0x3f80_0000, 0, 0, 0x3f80_0000], 0x0140_0010, 0),
@@ -550,8 +553,8 @@ fn odd_numbers_go_to_the_helper() {
 fn hot_paths_are_short() {
     let q = pack(0, 2, 4);
     for (aux, imm, a, b, most) in [
-        (Vfp::AddD.id(0), 0, 1, 2, 80),
-        (Vfp::MlaD.id(0), 0, 1, 2, 110),
+        (Vfp::AddD.id(0), 0, 1, 2, 112),
+        (Vfp::MlaD.id(0), 0, 1, 2, 160),
         (Misc::FAdd.id(0), q, 2, 0, 150),
         (Misc::FMla.id(0), q, 2, 0, 230),
         (Misc::Eor.id(0), q, 2, 0, 40),

@@ -3,7 +3,7 @@
 use reprise_arm::fp::vfp_helpers::Vfp;
 
 use super::scalar::{Prec, Zero, finish};
-use super::{Ctx, Table, check_fz, check_vfp};
+use super::{Ctx, Table, check_vfp};
 use crate::emit::{Emitter, ext};
 
 const SINGLE: Prec = Prec { dp: false };
@@ -12,7 +12,7 @@ const DOUBLE: Prec = Prec { dp: true };
 /// Always exact, but for NaNs and denormals under flush-to-zero.
 fn single_to_double(e: &mut Emitter, c: &Ctx) -> bool {
     let slow = e.label();
-    check_fz(e, slow);
+    SINGLE.operand(e, c.u.a.into(), slow);
     x!(e; cvtss2sd xmm0, [rbp + ext(c.u.a.into())]);
     finish(e, c, DOUBLE, 0, Zero::Always, slow, |e| DOUBLE.store(e, 0, c.u.imm));
     true
@@ -22,6 +22,7 @@ fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
     let slow = e.label();
     check_vfp(e, slow);
     let a = u32::from(c.u.a);
+    DOUBLE.operand(e, a, slow);
     x!(e; cvtsd2ss xmm0, [rbp + ext(2 * a)]);
     // The zero test of a product looks at registers of the result's precision; here the operand is a double.
     let (odd, good, done) = (e.label(), e.label(), e.label());
@@ -43,6 +44,7 @@ fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
 fn to_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool, truncate: bool) -> bool {
     let (slow, done) = (e.label(), e.label());
     check_vfp(e, slow);
+    p.operand(e, c.u.a.into(), slow);
     let at = p.at(c.u.a.into());
     match (p.dp, truncate) {
         (false, false) => x!(e; cvtss2si rax, DWORD [rbp + at]),
@@ -99,6 +101,7 @@ fn power(n: i32) -> u64 {
 fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     let (slow, done) = (e.label(), e.label());
     check_vfp(e, slow);
+    p.operand(e, c.u.imm, slow);
     let at = p.at(c.u.imm);
     if p.dp {
         x!(e; movsd xmm0, [rbp + at]);

@@ -5,8 +5,8 @@
 //!
 //! # Floating point
 //! The hot path is the host's operation and a proof that its result is the architected one with no flag to set: FPSCR rounds to nearest,
-//! does not flush to zero (VFP; Advanced SIMD always flushes), IXC is set already, and the result is normal and well above the smallest
-//! normal ("sure", see [`reprise_arm::fp::ops`]). Under flush-to-zero the operands must not be denormal either. A zero is looked
+//! IXC is set already, and the result is normal and well above the smallest
+//! normal ("sure", see [`reprise_arm::fp::ops`]). Under flush-to-zero, which programs built with -ffast-math ask for and Advanced SIMD always has, the operands must not be denormal either. A zero is looked
 //! at out of line, where exact ones go back to the hot path. All else calls the helper with the untouched operands. So neither MXCSR nor
 //! anything else of the host shows.
 //!
@@ -129,15 +129,11 @@ fn store_q(e: &mut Emitter, x: u8, r: u32) {
     x!(e; movups [rbp + ext(2 * r)], Rx(x));
 }
 
-/// Jumps to `no` unless FPSCR lets VFP arithmetic take the host's result: to nearest, no flush-to-zero, IXC set.
+/// Jumps to `no` unless FPSCR lets VFP arithmetic take the host's result: to nearest, IXC set. Flush-to-zero makes no difference to a sure
+/// result of operands that are not denormal (`Prec::operand`).
 fn check_vfp(e: &mut Emitter, no: DynamicLabel) {
-    let mask = (Fpscr::RMODE | Fpscr::FZ | Fpscr::IXC) as i32;
+    let mask = (Fpscr::RMODE | Fpscr::IXC) as i32;
     x!(e; mov eax, mask ; and eax, [rbp + fpscr()] ; cmp eax, Fpscr::IXC as i32 ; jne =>no);
-}
-
-/// Jumps to `no` if denormal operands are flushed to zero.
-fn check_fz(e: &mut Emitter, no: DynamicLabel) {
-    x!(e; test BYTE [rbp + fpscr() + 3], (Fpscr::FZ >> 24) as i8 ; jnz =>no);
 }
 
 /// Jumps to `no` unless IXC is set.

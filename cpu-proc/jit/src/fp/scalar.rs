@@ -1,9 +1,10 @@
 //! VFP arithmetic and comparisons.
 
 use dynasmrt::DynamicLabel;
+use reprise_arm::fp::fpscr::Fpscr;
 use reprise_arm::fp::vfp_helpers::Vfp;
 
-use super::{Ctx, Table, check_fz, check_vfp};
+use super::{Ctx, Table, check_vfp};
 use crate::emit::{Emitter, ext, fpscr};
 
 /// Assembles the single- or double-precision instruction.
@@ -59,6 +60,32 @@ impl Prec {
             x!(e; pextrw eax, Rx(x), 3 ; test eax, 0x7fe0 ; jz =>bad);
         } else {
             x!(e; movd eax, Rx(x) ; test eax, 0x7f00_0000 ; jz =>bad);
+        }
+    }
+
+    /// Jumps to `no` if register `n` is a denormal that FPSCR has flushed to zero.
+    pub(super) fn operand(self, e: &mut Emitter, n: u32, no: DynamicLabel) {
+        let (low, back) = (e.label(), e.label());
+        let at = self.at(n);
+        if self.dp {
+            x!(e; test DWORD [rbp + at + 4], 0x7ff0_0000 ; jz =>low);
+        } else {
+            x!(e; test DWORD [rbp + at], 0x7f80_0000 ; jz =>low);
+        }
+        e.place(back);
+        e.cold(move |e| {
+            e.place(low);
+            x!(e; test BYTE [rbp + fpscr() + 3], (Fpscr::FZ >> 24) as i8 ; jz =>back);
+            self.jump_zero_reg(e, n, back);
+            x!(e; jmp =>no);
+        });
+    }
+
+    /// [`Self::operand`] of two registers.
+    fn operands(self, e: &mut Emitter, n: u32, m: u32, no: DynamicLabel) {
+        self.operand(e, n, no);
+        if m != n {
+            self.operand(e, m, no);
         }
     }
 
@@ -155,6 +182,7 @@ fn two(e: &mut Emitter, c: &Ctx, p: Prec, op: Two) -> bool {
     let (d, n, m) = regs(c);
     let slow = e.label();
     check_vfp(e, slow);
+    p.operands(e, n, m, slow);
     p.load(e, 0, n);
     let at = p.at(m);
     match op {
@@ -177,6 +205,10 @@ fn mla(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_p: bool) -> bool {
     let (d, n, m) = regs(c);
     let (slow, odd, sum) = (e.label(), e.label(), e.label());
     check_vfp(e, slow);
+    p.operands(e, n, m, slow);
+    if d != n && d != m {
+        p.operand(e, d, slow);
+    }
     p.load(e, 1, n);
     fp!(e, p; mulss / mulsd xmm1, [rbp + p.at(m)]);
     // An infinite or undefined product shows in the sum.
@@ -220,6 +252,10 @@ fn fma(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_n: bool) -> bool {
     let (d, n, m) = regs(c);
     let slow = e.label();
     check_vfp(e, slow);
+    p.operands(e, n, m, slow);
+    if d != n && d != m {
+        p.operand(e, d, slow);
+    }
     p.load(e, 0, d);
     p.load(e, 1, n);
     let at = p.at(m);
@@ -237,6 +273,7 @@ fn sqrt(e: &mut Emitter, c: &Ctx, p: Prec) -> bool {
     let (d, a, _) = regs(c);
     let slow = e.label();
     check_vfp(e, slow);
+    p.operand(e, a, slow);
     p.load(e, 0, a);
     fp!(e, p; sqrtss / sqrtsd xmm0, xmm0);
     finish(e, c, p, 0, Zero::Always, slow, |e| p.store(e, 0, d));
@@ -247,7 +284,10 @@ fn sqrt(e: &mut Emitter, c: &Ctx, p: Prec) -> bool {
 fn cmp(e: &mut Emitter, c: &Ctx, p: Prec, zero: bool) -> bool {
     let (d, a, _) = regs(c);
     let (slow, done) = (e.label(), e.label());
-    check_fz(e, slow);
+    p.operand(e, d, slow);
+    if !zero && a != d {
+        p.operand(e, a, slow);
+    }
     p.load(e, 0, d);
     if zero {
         x!(e; xorps xmm1, xmm1);
