@@ -1,6 +1,7 @@
 //! Boots a machine in one process, devices and all: for profiles and for looking at the CPU without its surroundings.
 //!
-//! `local_boot MACHINE.ron PLUGIN_DIR [--kernel F] [--dtb F] [--initrd F] [--append S] [--engine E] [--stop-at N] [--until TEXT] [--type TEXT]`
+//! `local_boot MACHINE.ron PLUGIN_DIR [--kernel F] [--dtb F] [--initrd F] [--append S] [--cpus N] [--quantum N] [--engine E] [--stop-at N]
+//! [--until TEXT] [--type TEXT]`
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,8 +14,8 @@ use cpu_proc::board::Board;
 use cpu_proc::local::LocalPort;
 use cpu_proc::ram::Ram;
 use cpu_proc::runner::{Host, Mode, Policy, Runner};
+use reprise_arm::cores::Cores;
 use reprise_arm::engine::Engine;
-use reprise_arm::state::Cpu;
 use reprise_device::host::Plugin;
 use reprise_interp::Interp;
 use reprise_lockstep::{Config, Lockstep};
@@ -35,6 +36,8 @@ fn main() -> Result<()> {
         dtb: path("--dtb"),
         initrd: path("--initrd"),
         append: options.get("--append").cloned(),
+        cpus: options.get("--cpus").map(|n| n.parse()).transpose()?,
+        quantum: options.get("--quantum").map(|n| n.parse()).transpose()?,
         ..Overrides::default()
     };
     let source = Source::new(&config, std::fs::read(&config)?)?;
@@ -51,10 +54,7 @@ fn main() -> Result<()> {
     for (at, bytes) in &boot.loads {
         ram.view().write(*at, bytes).context("a boot image lies outside RAM")?;
     }
-    let mut cpu = assemble::core(&machine)?;
-    cpu.set_cpsr(boot.regs.cpsr);
-    cpu.regs[..3].copy_from_slice(&boot.regs.r);
-    cpu.regs[15] = boot.regs.pc;
+    let mut cores = assemble::cores(&machine, &boot.regs, &boot.secondary)?;
     let mut board = board(&machine, &plugins)?;
     board.reset_devices()?;
 
@@ -81,11 +81,11 @@ fn main() -> Result<()> {
     let mut shown = vec![0; board.links.len()];
     let mut typed = false;
     loop {
-        let policy = Policy { stop_at: Some(stop.min(cpu.icount + step)), ..Policy::default() };
+        let policy = Policy { stop_at: Some(stop.min(cores.cpu().icount + step)), ..Policy::default() };
         let outcome =
-            Runner::new(&mut cpu, ram.view(), engine.as_mut(), &mut board, &mut Quiet, Mode::Plain, policy).run()?;
+            Runner::new(&mut cores, ram.view(), engine.as_mut(), &mut board, &mut Quiet, Mode::Plain, policy).run()?;
         if let Some(f) = &mut hashes {
-            writeln!(f, "{} {:016x} {:#x}", cpu.icount, reprise_arm::statehash::register_hash(&cpu), cpu.regs[15])?;
+            writeln!(f, "{} {:016x} {:#x}", cores.cpu().icount, cores.register_hash(), cores.cpu().regs[15])?;
         }
         for (link, at) in board.links.iter().zip(&mut shown) {
             std::io::stdout().write_all(&link.port.output[*at..])?;
@@ -101,6 +101,7 @@ fn main() -> Result<()> {
             typed = true;
             continue;
         }
+        let cpu = cores.cpu();
         if outcome.reason != reprise_channel::EndReason::Limit || cpu.icount >= stop || seen && !typed {
             let secs = started.elapsed().as_secs_f64();
             eprintln!(
@@ -143,7 +144,7 @@ fn main() -> Result<()> {
 struct Quiet;
 
 impl<P> Host<P> for Quiet {
-    fn look(&mut self, _: &Cpu, _: u64) -> Result<bool> {
+    fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
         Ok(false)
     }
 

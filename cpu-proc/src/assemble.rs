@@ -1,10 +1,13 @@
 //! From the machine description to a board and a core.
 
 use anyhow::{Result, anyhow, bail};
+use reprise_arm::cores::Cores;
 use reprise_arm::gic::{Gic, GicConfig};
+use reprise_arm::mmu::MAX_CORES;
 use reprise_arm::models::Model;
 use reprise_arm::state::Cpu;
 use reprise_device::spec::PluginSpec;
+use reprise_machine::boot::InitialRegs;
 use reprise_machine::{ClockMode, CpuModel, Machine, Wire as MachineWire, WireTarget};
 
 use crate::board::{Board, Connection, Region, Target, Wire};
@@ -12,15 +15,38 @@ use crate::clock::{Clock, IdleMode};
 use crate::link::{Link, policy_table};
 use crate::port::Port;
 
-/// The core that a machine describes, out of reset.
-pub fn core(machine: &Machine) -> Result<Cpu> {
-    if machine.cpu.count != 1 {
-        bail!("machine {:?} has {} cores; 1 is possible so far", machine.name, machine.cpu.count);
-    }
+/// The cores that a machine describes, out of reset, with the registers that its boot gives them: `first` for core 0, `others` for the rest.
+pub fn cores(machine: &Machine, first: &InitialRegs, others: &InitialRegs) -> Result<Cores> {
+    let count = machine.cpu.count;
     let periphbase = u32::try_from(machine.cpu.periphbase).map_err(|_| anyhow!("periphbase lies above 4 GiB"))?;
-    Ok(match machine.cpu.model {
-        CpuModel::CortexA15 => Cpu::new(Model::cortex_a15(0, 1, periphbase, machine.cpu.timer_hz)),
+    let core = |n| {
+        let mut cpu = Cpu::new(match machine.cpu.model {
+            CpuModel::CortexA15 => Model::cortex_a15(n, count, periphbase, machine.cpu.timer_hz),
+        });
+        enter_guest(&mut cpu, if n == 0 { first } else { others });
+        cpu
+    };
+    if !(1..=MAX_CORES as u32).contains(&count) || count > 1 && machine.cpu.quantum == 0 {
+        bail!(
+            "machine {:?} has {count} cores in turns of {} instructions; 1 to {MAX_CORES} are possible",
+            machine.name,
+            machine.cpu.quantum
+        );
+    }
+    Ok(match count {
+        1 => Cores::from(core(0)),
+        _ => Cores::new((0..count).map(core).collect(), machine.cpu.quantum.into()),
     })
+}
+
+/// Sets the registers that the boot protocol asks for.
+fn enter_guest(cpu: &mut Cpu, regs: &InitialRegs) {
+    cpu.set_cpsr(regs.cpsr);
+    cpu.regs[..3].copy_from_slice(&regs.r);
+    cpu.regs[15] = regs.pc;
+    if !regs.secure {
+        cpu.cp15.scr |= 1;
+    }
 }
 
 /// What an idle core does with time.

@@ -83,6 +83,8 @@ const TRAIL: usize = 32;
 pub struct Access {
     /// When and by which instruction.
     pub at: At,
+    /// By which core.
+    pub core: usize,
     /// Physical address.
     pub pa: u64,
     /// Bytes.
@@ -95,8 +97,12 @@ pub struct Access {
 
 impl std::fmt::Display for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (dir, n) = (if self.write { "write" } else { "read " }, self.at.icount);
-        write!(f, "instruction {n} at {:#010x}: {dir}{} {:#010x} = {:#x}", self.at.pc, self.size, self.pa, self.value)
+        let (dir, n, core) = (if self.write { "write" } else { "read " }, self.at.icount, self.core);
+        write!(
+            f,
+            "instruction {n} of core {core} at {:#010x}: {dir}{} {:#010x} = {:#x}",
+            self.at.pc, self.size, self.pa, self.value
+        )
     }
 }
 
@@ -106,6 +112,8 @@ pub struct Board<P> {
     pub clock: Clock,
     /// The interrupt controller.
     pub gic: Gic,
+    /// The core whose turn it is: it makes the accesses, and [`Bus::lines`] are its lines. The run loop keeps it.
+    pub core: usize,
     /// Devices, in the order of the machine file.
     pub links: Vec<Link<P>>,
     map: Vec<Region>,
@@ -141,6 +149,7 @@ impl<P: Port> Board<P> {
         Self {
             clock,
             gic,
+            core: 0,
             links,
             map,
             wires,
@@ -365,7 +374,7 @@ impl<P: Port> Board<P> {
                 || changed
                 || self.power.is_some()
                 || self.error.is_some()
-                || self.gic.lines(0) != lines,
+                || self.gic.lines(self.core) != lines,
         }
     }
 }
@@ -373,37 +382,40 @@ impl<P: Port> Board<P> {
 impl<P: Port> Bus for Board<P> {
     fn read(&mut self, at: At, pa: u64, size: u8) -> Result<(u64, After), BusFault> {
         let r = self.find(pa).ok_or(BusFault)?;
-        let lines = self.gic.lines(0);
+        let lines = self.gic.lines(self.core);
         let offset = pa - r.start;
         let mask = if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
         let value = match r.target {
             Target::Zero => 0,
-            Target::GicDist => u64::from(self.gic.dist_read(0, at.secure, offset as u32, size)),
-            Target::GicCpu => u64::from(self.gic.cpu_read(0, at.secure, offset as u32, size)),
+            Target::GicDist => u64::from(self.gic.dist_read(self.core, at.secure, offset as u32, size)),
+            Target::GicCpu => u64::from(self.gic.cpu_read(self.core, at.secure, offset as u32, size)),
             Target::Device(d) => self.device_read(at, d, offset, size).unwrap_or_else(|e| {
                 self.error.get_or_insert(e);
                 0
             }),
         } & mask;
-        self.note(Access { at, pa, size, write: false, value }, !matches!(r.target, Target::Device(_)));
+        self.note(
+            Access { at, core: self.core, pa, size, write: false, value },
+            !matches!(r.target, Target::Device(_)),
+        );
         Ok((value, self.after(lines)))
     }
 
     fn write(&mut self, at: At, pa: u64, size: u8, value: u64) -> Result<After, BusFault> {
         let r = self.find(pa).ok_or(BusFault)?;
-        let lines = self.gic.lines(0);
+        let lines = self.gic.lines(self.core);
         let offset = pa - r.start;
         match r.target {
             Target::Zero => {}
-            Target::GicDist => self.gic.dist_write(0, at.secure, offset as u32, size, value as u32),
-            Target::GicCpu => self.gic.cpu_write(0, at.secure, offset as u32, size, value as u32),
+            Target::GicDist => self.gic.dist_write(self.core, at.secure, offset as u32, size, value as u32),
+            Target::GicCpu => self.gic.cpu_write(self.core, at.secure, offset as u32, size, value as u32),
             Target::Device(d) => {
                 if let Err(e) = self.device_write(at, d, offset, size, value) {
                     self.error.get_or_insert(e);
                 }
             }
         }
-        self.note(Access { at, pa, size, write: true, value }, !matches!(r.target, Target::Device(_)));
+        self.note(Access { at, core: self.core, pa, size, write: true, value }, !matches!(r.target, Target::Device(_)));
         Ok(self.after(lines))
     }
 
@@ -414,6 +426,6 @@ impl<P: Port> Bus for Board<P> {
 
     #[inline]
     fn lines(&self) -> (bool, bool) {
-        self.gic.lines(0)
+        self.gic.lines(self.core)
     }
 }

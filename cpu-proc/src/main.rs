@@ -15,8 +15,8 @@ use cpu_proc::port::PortError;
 use cpu_proc::ram::Ram;
 use cpu_proc::rings::{RingJournal, RingScript, Stopped};
 use cpu_proc::runner::{Divergence, Mode as RunMode, Outcome, Policy, Runner};
+use reprise_arm::cores::Cores;
 use reprise_arm::engine::Engine;
-use reprise_arm::state::Cpu;
 use reprise_channel::{CpuControl, CpuPort, EndReason, jitter};
 use reprise_child::Child;
 use reprise_child::control::{self, CpuFinished, CpuStart, FromChild, Mode, Ready, Start};
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 struct Machine {
     start: CpuStart,
     ram: Ram,
-    cpu: Cpu,
+    cores: Cores,
     board: Board<ChannelPort>,
     engine: Box<dyn Engine>,
     rings: Option<CpuControl>,
@@ -50,7 +50,7 @@ fn body(child: Child) -> Result<()> {
     // The second stage allows no new threads.
     let signals = listen(child.control.try_clone()?)?;
     enter(Stage::Loaded, &policy)?;
-    let id_registers = machine.cpu.model.id_registers().into_iter().map(|(n, v)| (n, u64::from(v))).collect();
+    let id_registers = machine.cores.cpu().model.id_registers().into_iter().map(|(n, v)| (n, u64::from(v))).collect();
     child.control.send(&FromChild::Ready(Ready { id_registers, ..Ready::default() }))?;
     signals.wait_for(&signals.go)?;
     let finished = machine.run(&signals, &child.control)?;
@@ -68,8 +68,7 @@ impl Machine {
         let fd = unsafe { OwnedFd::from_raw_fd(start.ram) };
         let ram = Ram::of(fd, m.memory.base, m.memory.size)?;
         load(&ram, &start)?;
-        let mut cpu = assemble::core(m)?;
-        enter_guest(&mut cpu, &start);
+        let cores = assemble::cores(m, &start.regs, &start.secondary)?;
         let timeout = Duration::from_millis(u64::from(m.limits.reply_timeout_ms));
         let mut devices = Vec::new();
         for c in &start.channels {
@@ -102,7 +101,7 @@ impl Machine {
             #[cfg(not(target_arch = "x86_64"))]
             other => anyhow::bail!("--engine {other} needs an x86-64 host"),
         };
-        Ok(Self { start, ram, cpu, board, engine, rings })
+        Ok(Self { start, ram, cores, board, engine, rings })
     }
 
     /// Runs the machine to its end and says how it ended.
@@ -133,29 +132,36 @@ impl Machine {
         let ram = *self.ram.view();
         let mut finished = None;
         let (result, pos) = {
-            let mut runner =
-                Runner::new(&mut self.cpu, &ram, self.engine.as_mut(), &mut self.board, &mut outside, run_mode, policy);
+            let mut runner = Runner::new(
+                &mut self.cores,
+                &ram,
+                self.engine.as_mut(),
+                &mut self.board,
+                &mut outside,
+                run_mode,
+                policy,
+            );
             let result = runner.power_on().and_then(|()| runner.run());
             if let Ok(outcome) = &result {
-                let hash = state_hash(&self.ram, runner.cpu, &runner.board.gic)?;
+                let hash = state_hash(&self.ram, runner.cores, &runner.board.gic)?;
                 runner.put_end(outcome, hash)?;
-                finished = Some(ended(outcome, hash, mode));
+                finished = Some(CpuFinished { text: halted(runner.cores), ..ended(outcome, hash, mode) });
             }
             (result.map(drop), runner.position())
         };
-        outside.note(&self.cpu)?;
+        outside.note(&self.cores)?;
         if let Some(f) = finished {
             return self.judged(f, control);
         }
         let error = result.expect_err("a run without an outcome has an error");
         let (reason, text) = self.explain(&error, control)?;
-        let state_hash = state_hash(&self.ram, &self.cpu, &self.board.gic)?;
+        let state_hash = state_hash(&self.ram, &mut self.cores, &self.board.gic)?;
         Ok(CpuFinished {
             reason,
             text,
             position: (pos.epoch, pos.count, pos.idle),
-            icount: self.cpu.icount,
-            vtime: self.board.clock.vtime(self.cpu.icount),
+            icount: self.cores.cpu().icount,
+            vtime: self.board.clock.vtime(self.cores.cpu().icount),
             state_hash,
             expected_hash: None,
         })
@@ -222,23 +228,22 @@ fn load(ram: &Ram, start: &CpuStart) -> Result<()> {
     Ok(())
 }
 
-/// Sets the registers that the boot protocol asks for.
-fn enter_guest(cpu: &mut Cpu, start: &CpuStart) {
-    cpu.set_cpsr(start.regs.cpsr);
-    cpu.regs[..3].copy_from_slice(&start.regs.r);
-    cpu.regs[15] = start.regs.pc;
-    if !start.regs.secure {
-        cpu.cp15.scr |= 1;
+/// Why a core can't go on, for the user; empty if none has said so.
+fn halted(cores: &Cores) -> String {
+    match (&cores.cpu().halt, cores.len()) {
+        (None, _) => String::new(),
+        (Some(why), 1) => why.clone(),
+        (Some(why), _) => format!("core {}: {why}", cores.current()),
     }
 }
 
-/// BLAKE3 over guest RAM and the core's state, in the layout of docs/state-hash.md.
-fn state_hash(ram: &Ram, cpu: &Cpu, gic: &reprise_arm::gic::Gic) -> Result<[u8; 32]> {
+/// BLAKE3 over guest RAM and the cores' state, in the layout of docs/state-hash.md.
+fn state_hash(ram: &Ram, cores: &mut Cores, gic: &reprise_arm::gic::Gic) -> Result<[u8; 32]> {
     let mut h = blake3::Hasher::new();
     ram.for_each_chunk(&mut |b| {
         h.update(b);
     })?;
-    reprise_arm::statehash::hash_cpu(cpu, &mut |b| {
+    cores.hash(&mut |b| {
         h.update(b);
     });
     reprise_arm::statehash::hash_gic(gic.state(), &mut |b| {

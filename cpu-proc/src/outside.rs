@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use reprise_arm::state::Cpu;
+use reprise_arm::cores::Cores;
 use reprise_channel::{Abort, Doorbell, Interest, SpinPolicy, Status, StatusWriter, wait_many};
 use reprise_child::Control;
 use reprise_child::control::{FromChild, ToChild};
@@ -66,40 +66,43 @@ pub struct Outside {
     control: Control,
     status: Option<StatusWriter>,
     beats: u64,
-    noted: usize,
+    /// How many of each core's encodings were named.
+    noted: Vec<usize>,
 }
 
 impl Outside {
     /// `status` is there when the machine has a control segment.
     pub fn new(signals: Arc<Signals>, control: Control, status: Option<StatusWriter>) -> Self {
-        Self { signals, control, status, beats: 0, noted: 0 }
+        Self { signals, control, status, beats: 0, noted: Vec::new() }
     }
 
-    /// Names each encoding that took UNDEF because this CPU lacks it, once.
-    pub fn note(&mut self, cpu: &Cpu) -> Result<()> {
-        for n in &cpu.undef_notes[self.noted.min(cpu.undef_notes.len())..] {
-            let set = if n.thumb { "T32" } else { "A32" };
-            let text = format!(
-                "instruction {:#010x} ({set}) at {:#010x} is not implemented and was undefined to the guest",
-                n.opcode, n.pc
-            );
-            self.control.send(&FromChild::Note { text })?;
+    /// Names each encoding that took UNDEF because this CPU lacks it, once for each core that met it.
+    pub fn note(&mut self, cores: &Cores) -> Result<()> {
+        self.noted.resize(cores.len(), 0);
+        for (i, (cpu, noted)) in cores.all().iter().zip(&mut self.noted).enumerate() {
+            for n in cpu.undef_notes.iter().skip(*noted) {
+                let set = if n.thumb { "T32" } else { "A32" };
+                let core = if cores.len() > 1 { format!(" on core {i}") } else { String::new() };
+                let text = format!(
+                    "instruction {:#010x} ({set}) at {:#010x}{core} is not implemented and was undefined to the guest",
+                    n.opcode, n.pc
+                );
+                self.control.send(&FromChild::Note { text })?;
+            }
+            *noted = cpu.undef_notes.len();
         }
-        self.noted = cpu.undef_notes.len();
         Ok(())
     }
 }
 
 impl Host<ChannelPort> for Outside {
-    fn look(&mut self, cpu: &Cpu, vtime: u64) -> Result<bool> {
+    fn look(&mut self, cores: &Cores, vtime: u64) -> Result<bool> {
         self.beats += 1;
         if let Some(s) = &self.status {
-            let (heartbeat, icount, epoch) = (self.beats, cpu.icount, cpu.epoch);
+            let (heartbeat, icount, epoch) = (self.beats, cores.cpu().icount, cores.cpu().epoch);
             s.set(&Status { heartbeat, icount, vtime, epoch, active: u64::MAX, phase: 0 });
         }
-        if cpu.undef_notes.len() > self.noted {
-            self.note(cpu)?;
-        }
+        self.note(cores)?;
         Ok(self.signals.stop.load(Ordering::SeqCst))
     }
 

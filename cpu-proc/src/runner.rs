@@ -1,18 +1,18 @@
 //! The run loop: slices of instructions between positions at which something happens.
 //!
-//! At each position, in this order: timer outputs, due deadlines, journaled entries (each followed by the deadlines that it made due),
-//! then the engine takes interrupts and runs. Recording chooses the positions of asynchronous effects; replaying takes them from the
+//! At each position, in this order: timer outputs, due deadlines, journaled entries (each followed by the deadlines that it made due), the
+//! turn, if it passes to another core, then the engine takes interrupts and runs. Recording chooses the positions of asynchronous effects; replaying takes them from the
 //! script. Nothing else may differ between the two.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use reprise_arm::bus::{Bus, GuestRam};
+use reprise_arm::bus::GuestRam;
+use reprise_arm::cores::Cores;
 use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::gic::Gic;
-use reprise_arm::state::{Cpu, Position};
-use reprise_arm::statehash::register_hash;
+use reprise_arm::state::Position;
 use reprise_arm::timer::Timers;
 
 use crate::board::{Board, Power};
@@ -63,7 +63,7 @@ impl Default for Policy {
 /// The outside world, as far as the run loop needs it.
 pub trait Host<P> {
     /// Lets the world see how far the guest is, and says whether the machine is to stop now. Must not block.
-    fn look(&mut self, cpu: &Cpu, vtime: u64) -> Result<bool>;
+    fn look(&mut self, cores: &Cores, vtime: u64) -> Result<bool>;
 
     /// Sleeps until a device offers input, the machine is to stop, or `limit` has passed (for ever if `None`).
     fn sleep(&mut self, board: &Board<P>, limit: Option<Duration>) -> Result<()>;
@@ -72,9 +72,10 @@ pub trait Host<P> {
 /// Slices for which a channel counts as busy after a message: a driver that writes register after register is soon back.
 const BUSY_SLICES: u64 = 32;
 
-/// The generic timer's outputs, looked at only when they can have changed.
-#[derive(Debug, Default)]
+/// The outputs of a core's generic timer, looked at only when they can have changed.
+#[derive(Debug)]
 struct TimerWatch {
+    core: usize,
     /// The registers when it was last looked.
     seen: Timers,
     /// Guest time at which an output rises by itself, if the registers stay as they are; 0 before the first look.
@@ -82,12 +83,16 @@ struct TimerWatch {
 }
 
 impl TimerWatch {
+    fn new(core: usize) -> Self {
+        Self { core, seen: Timers::default(), until: 0 }
+    }
+
     /// Drives the timer's interrupts as they are at guest time `now`.
     #[inline]
     fn drive(&mut self, timers: &Timers, now: u64, gic: &mut Gic) {
         if now >= self.until || *timers != self.seen {
             for (ppi, level) in timers.lines(now).ppis() {
-                gic.set_ppi(0, ppi, level);
+                gic.set_ppi(self.core, ppi, level);
             }
             self.until = timers.deadline(now).unwrap_or(u64::MAX);
             self.seen.clone_from(timers);
@@ -117,6 +122,8 @@ pub struct Divergence {
     pub pos: Position,
     /// Instructions retired.
     pub icount: u64,
+    /// The core whose turn it is, where there are several.
+    pub core: Option<usize>,
     /// Next instruction.
     pub pc: u32,
     /// What was compared.
@@ -130,9 +137,10 @@ pub struct Divergence {
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Position { epoch, count, idle } = self.pos;
+        let core = self.core.map_or_else(String::new, |n| format!("core {n}, "));
         writeln!(
             f,
-            "diverged at instruction {} (epoch {epoch}, count {count}, idle {idle}), pc {:#010x}: {}",
+            "diverged at instruction {} (epoch {epoch}, count {count}, idle {idle}), {core}pc {:#010x}: {}",
             self.icount, self.pc, self.what
         )?;
         write!(f, "  expected (recorded): {}\n  actual (replayed):   {}", self.expected, self.actual)
@@ -162,8 +170,8 @@ pub struct Outcome {
 
 /// A machine ready to run: [`Runner::power_on`], then [`Runner::run`].
 pub struct Runner<'a, 'm, P> {
-    /// The core.
-    pub cpu: &'a mut Cpu,
+    /// The cores.
+    pub cores: &'a mut Cores,
     /// Guest RAM.
     pub ram: &'a GuestRam,
     /// The engine.
@@ -177,7 +185,8 @@ pub struct Runner<'a, 'm, P> {
     next_anchor: u64,
     next_control: u64,
     last_progress: (u64, u64),
-    timer: TimerWatch,
+    /// One for each core.
+    timers: Vec<TimerWatch>,
     /// The board's traffic when the channels were last looked at, and until when they count as busy.
     seen_traffic: u64,
     busy_until: u64,
@@ -200,7 +209,7 @@ enum Flow {
 impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     /// Puts a machine together.
     pub fn new(
-        cpu: &'a mut Cpu,
+        cores: &'a mut Cores,
         ram: &'a GuestRam,
         engine: &'a mut dyn Engine,
         board: &'a mut Board<P>,
@@ -212,9 +221,12 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             policy.slice > 0 && policy.long_slice > 0 && policy.anchor_every > 0 && policy.control_every > 0,
             "intervals are positive"
         );
-        let (icount, vtime) = (cpu.icount, board.clock.vtime(cpu.icount));
+        let icount = cores.cpu().icount;
+        let vtime = board.clock.vtime(icount);
+        board.core = cores.current();
+        let timers = (0..cores.len()).map(TimerWatch::new).collect();
         Self {
-            cpu,
+            cores,
             ram,
             engine,
             board,
@@ -224,7 +236,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             next_anchor: (icount / policy.anchor_every + 1) * policy.anchor_every,
             next_control: icount,
             last_progress: (icount, 0),
-            timer: TimerWatch::default(),
+            timers,
             seen_traffic: 0,
             busy_until: icount,
             expecting: false,
@@ -239,11 +251,16 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     /// The position now.
     pub fn position(&self) -> Position {
-        self.cpu.pos()
+        self.cores.cpu().pos()
+    }
+
+    /// Instructions retired.
+    fn icount(&self) -> u64 {
+        self.cores.cpu().icount
     }
 
     fn vtime(&self) -> u64 {
-        self.board.clock.vtime(self.cpu.icount)
+        self.board.clock.vtime(self.icount())
     }
 
     /// Resets every device, as the first thing that happens to the machine. A recording of which nothing is whole does not even have that.
@@ -261,30 +278,61 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             if let Flow::End(reason) = self.at_position()? {
                 return self.end(reason);
             }
-            if self.cpu.waiting {
-                if let Flow::End(reason) = self.wait()? {
+            if !self.next_turn() {
+                if let Flow::End(reason) = self.idle()? {
                     return self.end(reason);
                 }
+                continue;
             }
-            let budget = self.budget();
-            if budget.limit == 0 {
+            let (until, enough) = self.horizon();
+            if until <= self.icount() {
                 self.stuck()?;
                 continue;
             }
             self.board.exit_always = self.next_is_near_epoch();
-            match self.engine.run(self.cpu, self.ram, self.board, budget) {
-                StopReason::Budget | StopReason::Exit => {}
-                StopReason::Wait => {
-                    if let Flow::End(reason) = self.wait()? {
-                        return self.end(reason);
-                    }
-                }
-                StopReason::Halt => return self.end(EndReason::Dead),
+            if self.run_turns(until, enough) == StopReason::Halt {
+                return self.end(EndReason::Dead);
             }
             if let Some(e) = self.board.error.take() {
                 return Err(e.into());
             }
         }
+    }
+
+    /// Lets the cores run, turn by turn, up to exactly `until`, or about `enough`, or until something asks for the run loop. Between turns
+    /// nothing but the turn changes, so nothing else is looked at.
+    fn run_turns(&mut self, until: u64, enough: u64) -> StopReason {
+        loop {
+            let now = self.icount();
+            let budget = Budget { limit: until.min(self.cores.turn_end()) - now, enough: enough - now };
+            let stop = self.engine.run(self.cores.cpu_mut(), self.ram, self.board, budget);
+            let yielded = self.cores.cpu_mut().take_yield();
+            if yielded {
+                self.cores.end_turn();
+            }
+            let now = self.icount();
+            let over = match stop {
+                StopReason::Wait => true,
+                StopReason::Budget => now >= self.cores.turn_end(),
+                // A WFE makes no access, so it is all that asked.
+                StopReason::Exit => yielded,
+                StopReason::Halt => false,
+            };
+            if !over || self.cores.len() == 1 || now >= until.min(enough) || !self.next_turn() {
+                return stop;
+            }
+        }
+    }
+
+    /// Gives the turn to who is to run next. False if every core waits.
+    fn next_turn(&mut self) -> bool {
+        let gic = &self.board.gic;
+        let going = self.cores.next_turn(|n| {
+            let (irq, fiq) = gic.lines(n);
+            irq || fiq
+        });
+        self.board.core = self.cores.current();
+        going
     }
 
     /// Everything that is due at the present position.
@@ -303,12 +351,12 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
                 Power::Reset => EndReason::Reboot,
             }));
         }
-        if self.policy.stop_at.is_some_and(|n| self.cpu.icount >= n) {
+        if self.policy.stop_at.is_some_and(|n| self.icount() >= n) {
             return Ok(Flow::End(EndReason::Limit));
         }
-        if self.cpu.icount >= self.next_control {
-            self.next_control = self.cpu.icount + self.policy.control_every;
-            if self.host.look(self.cpu, self.board.clock.vtime(self.cpu.icount))? {
+        if self.icount() >= self.next_control {
+            self.next_control = self.icount() + self.policy.control_every;
+            if self.host.look(self.cores, self.board.clock.vtime(self.cores.cpu().icount))? {
                 return Ok(Flow::End(EndReason::Stopped));
             }
             self.throttle()?;
@@ -320,16 +368,18 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     /// Timer outputs and due device timers, until nothing is due.
     fn fire_due(&mut self) -> Result<()> {
         let now = self.vtime();
-        self.timer.drive(&self.cpu.timer, now, &mut self.board.gic);
+        for (watch, cpu) in self.timers.iter_mut().zip(self.cores.all()) {
+            watch.drive(&cpu.timer, now, &mut self.board.gic);
+        }
         if self.board.deadline().is_some_and(|(t, ..)| t <= now) {
             self.board.fire_due(now)?;
         }
         Ok(())
     }
 
-    /// Instructions until the next thing that happens at a known count, and until the channels want to be looked at.
-    fn budget(&mut self) -> Budget {
-        let now = self.cpu.icount;
+    /// The instruction count at which the next thing happens that is known beforehand, and that at which the channels want to be looked at.
+    fn horizon(&mut self) -> (u64, u64) {
+        let now = self.icount();
         let mut until = self.next_anchor;
         let mut enough = self.next_control.max(now + 1);
         if let Some(n) = self.policy.stop_at {
@@ -340,24 +390,23 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         }
         match self.mode {
             Mode::Replay(_) => {
-                if let Some(e) = &self.pending {
-                    if e.pos.epoch == self.cpu.epoch {
-                        until = until.min(self.cpu.epoch_start + e.pos.count);
-                    }
+                let cpu = self.cores.cpu();
+                if let Some(e) = self.pending.as_ref().filter(|e| e.pos.epoch == cpu.epoch) {
+                    until = until.min(cpu.epoch_start + e.pos.count);
                 }
             }
             Mode::Plain | Mode::Record(_) => {
                 enough = enough.min(now + self.slice());
             }
         }
-        Budget { limit: until.saturating_sub(now), enough: enough - now }
+        (until, enough)
     }
 
     /// Instructions until the next look at the channels: few while there is traffic, as a driver may wait for what a posted write does;
     /// many else, as a look costs as much as some hundred instructions. Where the looks lie is no part of the execution: what
     /// they find is journaled with its position.
     fn slice(&mut self) -> u64 {
-        let now = self.cpu.icount;
+        let now = self.icount();
         if self.board.traffic != self.seen_traffic {
             self.seen_traffic = self.board.traffic;
             self.busy_until = now + BUSY_SLICES * self.policy.slice;
@@ -376,12 +425,12 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     fn next_deadline(&self) -> Option<u64> {
         let device = self.board.deadline().map(|d| d.0);
-        [device, self.timer.deadline()].into_iter().flatten().min()
+        device.into_iter().chain(self.timers.iter().filter_map(TimerWatch::deadline)).min()
     }
 
     /// Whether the script's next entry can lie at the start of the next epoch, so that the run loop must see that start.
     fn next_is_near_epoch(&self) -> bool {
-        self.pending.as_ref().is_some_and(|e| e.pos.epoch > self.cpu.epoch)
+        self.pending.as_ref().is_some_and(|e| e.pos.epoch > self.cores.cpu().epoch)
     }
 
     // ---- recording ----
@@ -451,7 +500,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     }
 
     fn anchor_and_progress(&mut self) -> Result<()> {
-        if self.cpu.icount >= self.next_anchor {
+        if self.icount() >= self.next_anchor {
             self.next_anchor += self.policy.anchor_every;
             if matches!(self.mode, Mode::Record(_)) {
                 let (pos, anchor) = (self.position(), self.anchor());
@@ -474,10 +523,10 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     fn anchor(&self) -> Anchor {
         let io = self.board.links.iter().fold(self.board.local_hash, |h, l| fold(h, l.hash));
         Anchor {
-            icount: self.cpu.icount,
-            pc: self.cpu.regs[15],
-            cpsr: self.cpu.cpsr(),
-            regs: register_hash(self.cpu),
+            icount: self.icount(),
+            pc: self.cores.cpu().regs[15],
+            cpsr: self.cores.cpu().cpsr(),
+            regs: self.cores.register_hash(),
             io,
         }
     }
@@ -485,13 +534,13 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     fn progress_entry(&self) -> Entry {
         let marks =
             self.board.links.iter().map(|l| Mark { requests: l.requests, effects: l.effects, hash: l.hash }).collect();
-        Entry { pos: self.position(), what: What::Progress { icount: self.cpu.icount, vtime: self.vtime(), marks } }
+        Entry { pos: self.position(), what: What::Progress { icount: self.icount(), vtime: self.vtime(), marks } }
     }
 
     fn progress(&mut self) -> Result<()> {
         let e = self.progress_entry();
         self.put(e)?;
-        self.last_progress = (self.cpu.icount, self.messages());
+        self.last_progress = (self.icount(), self.messages());
         Ok(())
     }
 
@@ -591,7 +640,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         match &self.pending {
             Some(Entry { pos, what: What::End { reason, icount, .. } }) if *pos == self.position() => {
                 let (reason, want) = (*reason, *icount);
-                self.same("the instruction count at the end", want, self.cpu.icount)?;
+                self.same("the instruction count at the end", want, self.icount())?;
                 Ok(Some(Flow::End(reason)))
             }
             None if self.script_done => Ok(Some(Flow::End(EndReason::Limit))),
@@ -616,41 +665,24 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     }
 
     fn diverged(&self, what: &str, expected: String, actual: String) -> anyhow::Error {
-        let (pos, icount, pc) = (self.position(), self.cpu.icount, self.cpu.regs[15]);
-        Divergence { pos, icount, pc, what: what.into(), expected, actual }.into()
+        let (pos, icount, pc) = (self.position(), self.icount(), self.cores.cpu().regs[15]);
+        let core = (self.cores.len() > 1).then(|| self.cores.current());
+        Divergence { pos, icount, core, pc, what: what.into(), expected, actual }.into()
     }
 
     // ---- idle ----
 
-    /// Whether the core has a reason to leave WFI: an interrupt line, masked or not (ARM DDI 0406C B1.8.14).
-    fn wakes(&self) -> bool {
-        let (irq, fiq) = self.board.lines();
-        irq || fiq || !self.cpu.waiting
-    }
-
-    /// The core waits for an interrupt: guest time passes without instructions.
-    fn wait(&mut self) -> Result<Flow> {
-        loop {
-            if let Flow::End(r) = self.at_position()? {
-                return Ok(Flow::End(r));
-            }
-            if self.wakes() {
-                self.cpu.waiting = false;
-                return Ok(Flow::Run);
-            }
-            let flow = match self.mode {
-                Mode::Replay(_) => self.idle_replay()?,
-                Mode::Plain | Mode::Record(_) => self.idle_live()?,
-            };
-            if let Flow::End(r) = flow {
-                return Ok(Flow::End(r));
-            }
+    /// Every core waits for an interrupt: guest time passes without instructions.
+    fn idle(&mut self) -> Result<Flow> {
+        match self.mode {
+            Mode::Replay(_) => self.idle_replay(),
+            Mode::Plain | Mode::Record(_) => self.idle_live(),
         }
     }
 
     fn warp(&mut self, ns: u64) {
         self.board.clock.add_warp(ns);
-        self.cpu.note_warp();
+        self.cores.cpu_mut().note_warp();
     }
 
     /// Guest time to the next deadline, if there is one.
@@ -729,7 +761,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             }
             self.board.rest();
             self.host.sleep(self.board, limit.map(Duration::from_nanos))?;
-            if self.host.look(self.cpu, self.board.clock.vtime(self.cpu.icount))? {
+            if self.host.look(self.cores, self.board.clock.vtime(self.cores.cpu().icount))? {
                 return Ok(Flow::End(EndReason::Stopped));
             }
         }
@@ -800,7 +832,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             reason,
             cut,
             pos: self.position(),
-            icount: self.cpu.icount,
+            icount: self.icount(),
             vtime: self.vtime(),
             entries: self.entries,
             recorded_hash,

@@ -12,6 +12,7 @@ use cpu_proc::link::{Link, ReadPolicy, RegPolicy};
 use cpu_proc::port::{Effect, Incoming, Port, PortError};
 use cpu_proc::runner::{Divergence, Host, Mode, Outcome, Policy, Runner};
 use reprise_arm::bus::{At, Bus, GuestRam};
+use reprise_arm::cores::Cores;
 use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::gic::{Gic, GicConfig};
 use reprise_arm::models::Model;
@@ -20,6 +21,8 @@ use reprise_channel::{Event, Request, content_checksum, fold};
 
 const DEVICE: u64 = 0x1000_0000;
 const DEVICES: u64 = 3;
+const GIC_DIST: u64 = 0x2c00_1000;
+const GIC_CPU: u64 = 0x2c00_2000;
 
 /// A pure toy device: register 0 synchronous, 4 a shadow, 8 posted (may change the shadow and the line), 12 clears the line, 16 arms.
 #[derive(Default)]
@@ -216,6 +219,12 @@ impl Engine for ToyEngine {
                 }
                 8 => Self::access(cpu, bus, device + 16, Some(s)),
                 9 if bus.lines().0 => Self::access(cpu, bus, device + 12, Some(s)),
+                // Several cores: software interrupts to the others, their acknowledgement and end.
+                10 if cpu.shares => Self::access(cpu, bus, GIC_DIST + 0xf00, Some(1 << 24 | s & 15)),
+                11..=13 if cpu.shares && bus.lines().0 => {
+                    let exit = Self::access(cpu, bus, GIC_CPU + 0xc, None);
+                    Self::access(cpu, bus, GIC_CPU + 0x10, Some(s & 15)) || exit
+                }
                 _ => false,
             };
             cpu.icount += 1;
@@ -224,7 +233,10 @@ impl Engine for ToyEngine {
                 cpu.waiting = true;
                 return StopReason::Wait;
             }
-            if exit {
+            if s >> 20 & 0xff == 5 {
+                cpu.send_event();
+            }
+            if exit || s >> 30 & 0x7f == 5 && cpu.wait_for_event() {
                 return StopReason::Exit;
             }
         }
@@ -239,7 +251,7 @@ struct NoHost {
 }
 
 impl<P> Host<P> for NoHost {
-    fn look(&mut self, _: &Cpu, _: u64) -> Result<bool> {
+    fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
         Ok(self.sleeps > 100_000)
     }
 
@@ -267,7 +279,7 @@ impl Script for Follow {
     }
 }
 
-fn board(seed: u64, offers: bool) -> Board<LatePort> {
+fn board(seed: u64, offers: bool, cores: u32) -> Board<LatePort> {
     let policy = vec![
         RegPolicy::SYNC,
         RegPolicy { read: ReadPolicy::Shadow(0), posted: None, sizes: 4 },
@@ -288,34 +300,47 @@ fn board(seed: u64, offers: bool) -> Board<LatePort> {
         .collect();
     let map = (0..DEVICES as usize)
         .map(|i| Region { start: DEVICE + i as u64 * 0x1000, size: 0x1000, target: Target::Device(i) })
+        .chain([(GIC_DIST, Target::GicDist), (GIC_CPU, Target::GicCpu)].map(|(start, target)| Region {
+            start,
+            size: 0x1000,
+            target,
+        }))
         .collect();
     let wires = (0..DEVICES as usize)
         .map(|device| Connection { device, pin: 0, to: Wire::Spi(device as u32), level: false })
         .collect();
-    let mut gic = Gic::new(GicConfig::cortex_a15(1, 32));
-    // Enable the distributor, the interface and the first SPIs, with the lowest mask.
+    let mut gic = Gic::new(GicConfig::cortex_a15(cores as usize, 32));
+    // Enable the distributor, the interfaces and the first SPIs, with the lowest mask; SPI n goes to core n.
     gic.dist_write(0, true, 0, 4, 1);
     gic.dist_write(0, true, 0x104, 4, 0xffff_ffff);
-    gic.cpu_write(0, true, 0, 4, 1);
-    gic.cpu_write(0, true, 4, 4, 0xff);
-    for i in 0..8 {
-        gic.dist_write(0, true, 0x820 + 4 * i, 4, 0x0101_0101);
+    for core in 0..cores {
+        gic.cpu_write(core as usize, true, 0, 4, 1);
+        gic.cpu_write(core as usize, true, 4, 4, 0xff);
+    }
+    for i in 0..32 {
+        gic.dist_write(0, true, 0x820 + i, 1, 1 << (i % cores));
     }
     Board::new(Clock::new(1, 1), gic, links, map, wires)
 }
 
 struct Run {
     outcome: Outcome,
-    regs: [u32; 2],
+    regs: u64,
     hashes: Vec<u64>,
 }
 
-fn execute(seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -> Result<Run> {
+/// One core runs alone, several share the machine in turns.
+fn execute_on(cores: u32, seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -> Result<Run> {
     let mut ram = vec![0u8; 4096];
     // SAFETY: the vector outlives the view, and the toy engine does not touch RAM.
     let view = unsafe { GuestRam::new(ram.as_mut_ptr(), 0, 4096) };
-    let mut cpu = Cpu::new(Model::cortex_a15(0, 1, 0x2c00_0000, 24_000_000));
-    let mut b = board(seed, offers);
+    let core = |n| {
+        let mut cpu = Cpu::new(Model::cortex_a15(n, cores, 0x2c00_0000, 24_000_000));
+        cpu.regs[0] = n;
+        cpu
+    };
+    let mut b = board(seed, offers, cores);
+    let mut cores = Cores::new((0..cores).map(core).collect(), 300);
     let policy = Policy {
         idle: IdleMode::Warp,
         anchor_every: 5_000,
@@ -327,39 +352,62 @@ fn execute(seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -> Result<Run> {
         jitter: Some(seed),
     };
     let (mut engine, mut host) = (ToyEngine, NoHost { sleeps: 0 });
-    let mut r = Runner::new(&mut cpu, &view, &mut engine, &mut b, &mut host, mode, policy);
+    let mut r = Runner::new(&mut cores, &view, &mut engine, &mut b, &mut host, mode, policy);
     r.power_on()?;
     let outcome = r.run()?;
     r.put_end(&outcome, [1; 32])?;
-    Ok(Run { outcome, regs: [cpu.regs[0], cpu.regs[1]], hashes: b.links.iter().map(|l| l.hash).collect() })
+    Ok(Run {
+        outcome,
+        regs: [cores.cpu().regs[0], cores.cpu().regs[1]],
+        hashes: b.links.iter().map(|l| l.hash).collect(),
+    })
 }
 
-fn record(seed: u64) -> (Run, Vec<Entry>) {
+fn execute(seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -> Result<Run> {
+    execute_on(1, seed, offers, mode, limit)
+}
+
+fn record_on(cores: u32, seed: u64) -> (Run, Vec<Entry>) {
     let mut log = Log::default();
-    let run = execute(seed, true, Mode::Record(&mut log), 60_000).expect("records");
+    let run = execute_on(cores, seed, true, Mode::Record(&mut log), 60_000).expect("records");
     (run, log.0)
 }
 
-#[test]
-fn a_recording_replays_under_any_timing() {
+fn record(seed: u64) -> (Run, Vec<Entry>) {
+    record_on(1, seed)
+}
+
+fn replays_under_any_timing(cores: u32) {
     for seed in 1..20 {
-        let (run, entries) = record(seed);
+        let (run, entries) = record_on(cores, seed);
         assert!(entries.iter().any(|e| matches!(e.what, What::Host { .. })), "seed {seed}: no host input");
         let consumed = entries.iter().filter(|e| matches!(e.what, What::Consumed { .. })).count();
         assert!(consumed > 20, "seed {seed}: only {consumed} asynchronous effects: the test shows nothing");
         for other in [seed, seed + 100, seed + 200] {
             let mut script = Follow(entries.clone().into());
-            let again = execute(other, false, Mode::Replay(&mut script), u64::MAX)
-                .unwrap_or_else(|e| panic!("seed {seed}/{other}: {e:#}"));
+            let again = execute_on(cores, other, false, Mode::Replay(&mut script), u64::MAX)
+                .unwrap_or_else(|e| panic!("{cores} cores, seed {seed}/{other}: {e:#}"));
             assert_eq!(
                 (again.outcome.icount, again.outcome.pos, again.regs),
                 (run.outcome.icount, run.outcome.pos, run.regs),
-                "seed {seed}/{other}"
+                "{cores} cores, seed {seed}/{other}"
             );
             assert_eq!(again.hashes, run.hashes);
             assert_eq!(again.outcome.recorded_hash, Some([1; 32]));
         }
     }
+}
+
+#[test]
+fn a_recording_replays_under_any_timing() {
+    replays_under_any_timing(1);
+}
+
+/// The turns lie where they lay, whatever the slices and the timing of effects.
+#[test]
+fn a_recording_of_several_cores_replays_under_any_timing() {
+    replays_under_any_timing(2);
+    replays_under_any_timing(4);
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub(crate) struct RunArgs {
     /// The kernel's command line; replaces the machine file's.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) append: Option<String>,
+    /// Number of cores, 1 to 4; a kernel brings up those that its device tree names.
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
     /// Size of the RAM, such as 512M.
     #[arg(long, value_name = "SIZE", value_parser = reprise_machine::parse_size)]
     pub(crate) memory: Option<u64>,

@@ -79,8 +79,10 @@ pub(crate) struct BootImage {
     fd: OwnedFd,
     /// What goes where.
     pub(crate) loads: Vec<BootLoad>,
-    /// Initial registers.
+    /// Initial registers of core 0.
     pub(crate) regs: InitialRegs,
+    /// Those of the other cores.
+    pub(crate) secondary: InitialRegs,
 }
 
 impl AsFd for BootImage {
@@ -99,7 +101,7 @@ impl BootImage {
             offset += len;
             BootLoad { at: *at, offset: offset - len, len }
         };
-        Ok(Self { fd, loads: plan.loads.iter().map(load).collect(), regs: plan.regs })
+        Ok(Self { fd, loads: plan.loads.iter().map(load).collect(), regs: plan.regs, secondary: plan.secondary })
     }
 }
 

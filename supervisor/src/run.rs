@@ -52,6 +52,8 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     let bytes = std::fs::read(&path)
         .map_err(|e| Failure::config(format!("{}: {e}; give a machine file that can be read", path.display())))?;
     let overrides = Overrides {
+        cpus: args.cpus,
+        quantum: None,
         memory: args.memory,
         kernel: args.kernel.clone(),
         dtb: args.dtb.clone(),

@@ -302,6 +302,7 @@ impl<'a> Session<'a> {
             ram,
             boot,
             regs: setup.boot.regs,
+            secondary: setup.boot.secondary,
             control_segment: self.control.as_ref().map(|c| c.name().to_owned()),
             channels: specs.iter().enumerate().map(channel).collect(),
             wires,

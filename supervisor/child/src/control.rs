@@ -166,8 +166,10 @@ pub struct CpuStart {
     pub ram: Fd,
     /// What lies in RAM at the start.
     pub boot: BootMemory,
-    /// Initial registers; all others are zero.
+    /// Initial registers of core 0; all others are zero.
     pub regs: InitialRegs,
+    /// Those of the other cores.
+    pub secondary: InitialRegs,
     /// The segment with journal and script ring; none in mode `Plain`.
     pub control_segment: Option<String>,
     /// The channels, one for each device, in the order of `machine.devices`.

@@ -78,10 +78,11 @@ impl Policy {
         const GIB: u64 = 1 << 30;
         let channels = |n: usize, m: u64| n as u64 * m;
         match start {
-            // RAM, its aliases and twice the arenas, with room for the engine's own tables.
+            // RAM, its aliases and twice the arenas, with room for the engine's own tables and the TLB of each further core.
             Start::Cpu(s) => Self {
                 role: Role::Cpu,
                 address_space: 8 * GIB
+                    + 2 * GIB * u64::from(s.machine.cpu.count.saturating_sub(1))
                     + 2 * s.machine.memory.size
                     + channels(s.channels.len(), 4 * u64::from(s.machine.limits.arena)),
                 descriptors: 64 + 2 * s.channels.len() as u64,

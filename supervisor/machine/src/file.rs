@@ -36,6 +36,8 @@ pub(crate) struct CpuFile<'a> {
     pub(crate) model: &'a RawValue,
     #[serde(borrow, default)]
     pub(crate) count: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) quantum: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(crate) periphbase: &'a RawValue,
     #[serde(borrow, default)]
@@ -110,6 +112,8 @@ pub(crate) struct LinuxFile<'a> {
     pub(crate) append: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(crate) machine_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) release: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

@@ -42,12 +42,19 @@ pub enum CpuModel {
 pub struct Cpu {
     /// Its model.
     pub model: CpuModel,
-    /// How many cores; 1 so far.
+    /// How many cores, 1 to 4.
     pub count: u32,
+    /// How many instructions a core runs before the next one's turn comes, 256 to 1_048_576; 0 with a single core.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub quantum: u32,
     /// PERIPHBASE: where the private peripherals lie (Cortex-A15 TRM 2.2, signal PERIPHBASE), a multiple of 32 KiB.
     pub periphbase: u64,
     /// Frequency of the generic timer's counter (CNTFRQ), in Hz.
     pub timer_hz: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Guest RAM.
@@ -171,6 +178,10 @@ pub struct LinuxBoot {
     pub append: String,
     /// Register r1 at entry: the machine number of boards without a device tree, 0xffffffff for none.
     pub machine_id: u32,
+    /// Where the cores other than the first find the address to start at, once the kernel has written it there and wakes them: a device's
+    /// register, a multiple of 4. None with a single core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
 }
 
 /// A bare-metal boot.

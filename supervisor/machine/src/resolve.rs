@@ -25,9 +25,20 @@ const MAX_RANGES: usize = 256;
 /// The longest kernel command line (COMMAND_LINE_SIZE of the ARM kernel) with its final zero.
 const MAX_APPEND: usize = 1024;
 
+/// The most cores of a machine: a cluster of the CPUs here has no more.
+const MAX_CORES: u32 = 4;
+/// How long a core's turn may be: long against a loop of exclusive accesses, short against what guests wait for.
+const QUANTA: std::ops::RangeInclusive<u32> = 256..=1 << 20;
+/// How long it is unless the machine file says otherwise.
+const QUANTUM: u32 = 8192;
+
 /// What the command line changes in a machine file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
+    /// `--cpus`: the number of cores.
+    pub cpus: Option<u32>,
+    /// The length of a core's turn, in instructions; for experiments.
+    pub quantum: Option<u32>,
     /// `--memory`, as [`parse_size`] gives it.
     pub memory: Option<u64>,
     /// `--kernel`.
@@ -58,6 +69,8 @@ pub struct Resolved {
 pub(crate) enum Place {
     Name,
     CpuCount,
+    Quantum,
+    Release,
     Periphbase,
     TimerHz,
     MemoryBase,
@@ -248,12 +261,21 @@ impl<'a> Reader<'a> {
     }
 
     fn machine(&mut self, file: &File<'a>, over: &Overrides) -> Result<Machine, ConfigError> {
-        let cpu = Cpu {
+        let quantum = self.opt(Place::Quantum, file.cpu.quantum, QUANTUM)?;
+        let mut cpu = Cpu {
             model: self.source.value::<CpuModel>(file.cpu.model).or_else(|_| self.model(file.cpu.model))?,
             count: self.opt(Place::CpuCount, file.cpu.count, 1)?,
+            quantum: 0,
             periphbase: self.get(Place::Periphbase, file.cpu.periphbase)?,
             timer_hz: self.opt(Place::TimerHz, file.cpu.timer_hz, 62_500_000)?,
         };
+        if let Some(count) = over.cpus {
+            cpu.count = count;
+            self.given.insert(Place::CpuCount, "--cpus");
+        }
+        if cpu.count > 1 {
+            cpu.quantum = over.quantum.unwrap_or(quantum);
+        }
         let mut memory = Memory {
             base: self.get(Place::MemoryBase, file.memory.base)?,
             size: self.size(Place::MemorySize, file.memory.size)?,
@@ -284,6 +306,7 @@ impl<'a> Reader<'a> {
         for (i, device) in file.devices.iter().enumerate() {
             devices.push(self.device(i, device)?);
         }
+        let cores = cpu.count;
         Ok(Machine {
             name: self.get(Place::Name, file.name)?,
             cpu,
@@ -291,7 +314,7 @@ impl<'a> Reader<'a> {
             clock: self.clock(file, over)?,
             gic,
             boot: match self.source.value(file.boot)? {
-                BootFile::Linux(linux) => Boot::Linux(self.linux(file.boot, &linux, over)?),
+                BootFile::Linux(linux) => Boot::Linux(self.linux(file.boot, &linux, over, cores)?),
                 BootFile::Image(image) => Boot::Image(self.image(&image, over)?),
             },
             devices,
@@ -343,7 +366,15 @@ impl<'a> Reader<'a> {
         raw.map(|raw| self.path(place, raw)).transpose()
     }
 
-    fn linux(&mut self, boot: &'a RawValue, file: &LinuxFile<'a>, over: &Overrides) -> Result<LinuxBoot, ConfigError> {
+    fn linux(
+        &mut self,
+        boot: &'a RawValue,
+        file: &LinuxFile<'a>,
+        over: &Overrides,
+        cores: u32,
+    ) -> Result<LinuxBoot, ConfigError> {
+        self.at.insert(Place::Release, self.source.offset(boot));
+        let release = file.release.map(|raw| self.get(Place::Release, raw)).transpose()?;
         let kernel = self.image_path(Place::Kernel, "--kernel", over.kernel.as_ref(), file.kernel)?;
         let dtb = self.image_path(Place::Dtb, "--dtb", over.dtb.as_ref(), file.dtb)?;
         let initrd = self.image_path(Place::Initrd, "--initrd", over.initrd.as_ref(), file.initrd)?;
@@ -367,6 +398,7 @@ impl<'a> Reader<'a> {
             initrd,
             append,
             machine_id: self.opt(Place::Kernel, file.machine_id, u32::MAX)?,
+            release: release.filter(|_| cores > 1),
         })
     }
 
@@ -488,8 +520,14 @@ fn check_scalars(m: &Machine) -> Result<(), Problem> {
     if m.name.is_empty() || m.name.len() > 64 || m.name.chars().any(char::is_control) {
         return problem(Place::Name, "this is no name for a machine", "give it 1 to 64 printable characters");
     }
-    if m.cpu.count != 1 {
-        return problem(Place::CpuCount, format!("the machine has {} CPUs", m.cpu.count), "only 1 is supported so far");
+    if !(1..=MAX_CORES).contains(&m.cpu.count) {
+        let what = format!("the machine has {} cores", m.cpu.count);
+        return problem(Place::CpuCount, what, format!("give 1 to {MAX_CORES}"));
+    }
+    let turn = m.cpu.quantum;
+    if (m.cpu.count == 1) != (turn == 0) || turn != 0 && !QUANTA.contains(&turn) {
+        let fix = format!("give {} to {} with several cores, none with one", QUANTA.start(), QUANTA.end());
+        return problem(Place::Quantum, format!("a core's turn has {turn} instructions"), fix);
     }
     if !(1_000..=1_000_000_000).contains(&m.cpu.timer_hz) {
         return problem(
@@ -612,6 +650,20 @@ fn check_boot(m: &Machine) -> Result<(), Problem> {
             "the kernel can't take this command line",
             format!("at most {} bytes, no zero byte", MAX_APPEND - 1),
         ),
+        Boot::Linux(LinuxBoot { release: None, .. }) if m.cpu.count > 1 => problem(
+            Place::Release,
+            "the boot does not say where further cores find the address to start at",
+            "give `release: ADDRESS`, such as that of SYS_FLAGS on a Versatile Express, or one core",
+        ),
+        Boot::Linux(LinuxBoot { release: Some(at), .. })
+            if at % 4 != 0 || *at >= SPACE || (m.memory.base..m.memory.base + m.memory.size).contains(at) =>
+        {
+            problem(
+                Place::Release,
+                format!("cores can't be released at {at:#x}"),
+                "give the address of a device's register",
+            )
+        }
         Boot::Image(image) if image.load.is_some_and(|at| at >= SPACE) || image.entry.is_some_and(|at| at >= SPACE) => {
             problem(Place::ImageAddress, "the address is beyond 4 GiB", "give one inside RAM")
         }

@@ -236,3 +236,30 @@ fn bare_metal_images() {
         assert!(get(&raw, &good[..len]).is_err());
     }
 }
+
+#[test]
+fn further_cores_wait_in_ram_that_the_kernel_leaves_alone() {
+    let text = r#"(name: "t", cpu: (model: "cortex-a15", count: 2, periphbase: 0x2c000000), memory: (base: 0x80000000, size: "64M"),
+        gic: (dist: 0x1000, cpu: 0x2000, spis: 32), boot: linux(kernel: "k", dtb: "d", release: 0x1c010030))"#;
+    let smp = resolve(Source::new("m.ron", text.into()).unwrap(), &Overrides::default()).unwrap().machine;
+    let plan = boot(&smp, &board(2, true), None).unwrap();
+    let (at, stub) = &plan.loads[0];
+    assert_eq!((*at, plan.secondary.pc, plan.secondary.cpsr), (0x8000_0000, 0x8000_0000, 0x1d3));
+    let words: Vec<u32> = stub.chunks(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect();
+    assert_eq!(words[11..], [0x2c00_2000, 0x1c01_0030], "the GIC's CPU interface and the register to look at");
+    let tree = Fdt::new(&plan.loads[2].1).unwrap();
+    let kept: Vec<(usize, usize)> = tree.memory_reservations().map(|r| (r.address() as usize, r.size())).collect();
+    assert_eq!(kept, [(0x8100_0000, 0x1000), (0x8000_0000, 0x1000)]);
+    let again = boot(&smp, &plan.loads[2].1, None).unwrap();
+    assert_eq!(again, plan, "patching twice is patching once");
+    let alone = boot(&linux("64M"), &board(2, true), None).unwrap();
+    assert_eq!(alone.loads.len(), 2, "a single core needs nothing of it");
+}
+
+#[test]
+fn a_bare_metal_image_gets_every_core_at_its_entry() {
+    let m = machine(r#"image(file: "i", entry: 0x80000101)"#, "16M");
+    let plan = plan(&m, &Images { kernel: &[0; 0x200], ..Images::default() }).unwrap();
+    assert_eq!(plan.secondary, plan.regs);
+    assert_eq!((plan.regs.pc, plan.regs.cpsr), (0x8000_0100, 0x1f3));
+}

@@ -142,6 +142,39 @@ fn the_command_line_goes_before_the_file() {
 }
 
 #[test]
+fn several_cores() {
+    let with = |cpu: &str, boot: &str, over: &Overrides| {
+        let text = GOOD.replace("(model: \"cortex-a15\",", &format!("(model: \"cortex-a15\", {cpu}"));
+        let text = text.replace("append: \"x\"", &format!("append: \"x\"{boot}"));
+        resolve(Source::new("m.ron", text.into()).unwrap(), over).map(|r| r.machine)
+    };
+    let none = Overrides::default();
+    let release = ", release: 0x1c010030";
+    let one = with("quantum: 500,", release, &none).unwrap();
+    let Boot::Linux(boot) = &one.boot else { panic!("it boots Linux") };
+    assert_eq!((one.cpu.count, one.cpu.quantum, boot.release), (1, 0, None), "one core takes no turns");
+    assert!(!one.to_text().contains("quantum") && !one.to_text().contains("release"));
+    let two = with("count: 2,", release, &none).unwrap();
+    let Boot::Linux(boot) = &two.boot else { panic!("it boots Linux") };
+    assert_eq!((two.cpu.quantum, two.gic.interfaces, boot.release), (8192, 2, Some(0x1c01_0030)));
+    assert_eq!(Machine::from_text(&two.to_text()).unwrap(), two);
+    let four = Overrides { cpus: Some(4), ..Overrides::default() };
+    assert_eq!(with("count: 2, quantum: 500,", release, &four).unwrap().cpu.count, 4);
+    for (cpu, boot, over, says) in [
+        ("count: 5,", release, &none, "5 cores; give 1 to 4"),
+        ("count: 0,", release, &none, "0 cores"),
+        ("count: 2,", "", &none, "release: ADDRESS"),
+        ("count: 2,", ", release: 0x1c010031", &none, "can't be released at 0x1c010031"),
+        ("count: 2,", ", release: 0x80000000", &none, "can't be released at 0x80000000"),
+        ("count: 2, quantum: 255,", release, &none, "a core's turn has 255 instructions"),
+        ("", release, &Overrides { cpus: Some(9), ..Overrides::default() }, "--cpus: the machine has 9 cores"),
+    ] {
+        let error = with(cpu, boot, over).expect_err(says).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn unknown_and_missing_keys() {
     fails("base: 0x80000000,", "bass: 0x80000000,", (4, 14), "`bass`");
     fails("    clock:", "    clack:", (5, 5), "`clack`");

@@ -22,6 +22,8 @@ const FIX: &str = "give the board's .dtb, as dtc or a kernel build makes it";
 pub(super) struct Change<'a> {
     /// RAM: (base, size).
     pub(super) memory: (u64, u64),
+    /// Memory that the kernel must leave alone: (base, size).
+    pub(super) reserve: Option<(u64, u64)>,
     /// The command line, if it is to replace the tree's own.
     pub(super) bootargs: Option<&'a str>,
     /// The initial RAM disk: (first byte, one past the last).
@@ -63,7 +65,8 @@ impl Node {
 
 /// The changed tree.
 pub(super) fn patch(dtb: &[u8], change: &Change<'_>) -> Result<Vec<u8>, BootError> {
-    let (mut root, reservations, boot_cpu) = read(dtb)?;
+    let (mut root, mut reservations, boot_cpu) = read(dtb)?;
+    reservations.extend(change.reserve.filter(|r| !reservations.contains(r)));
     let (address, size) = (root.cells("#address-cells", 2)?, root.cells("#size-cells", 1)?);
     set_memory(&mut root, change.memory, address, size);
     if !root.children.iter().any(|c| c.name == "chosen") {

@@ -6,6 +6,7 @@
 
 mod elf;
 mod fdt;
+mod secondary;
 
 use crate::machine::{Boot, ImageBoot, LinuxBoot, Machine};
 
@@ -38,8 +39,11 @@ pub struct Images<'a> {
 pub struct Plan {
     /// What lies where: (guest physical address, bytes), apart from each other and inside RAM.
     pub loads: Vec<(u64, Vec<u8>)>,
-    /// Initial registers.
+    /// Initial registers of core 0.
     pub regs: InitialRegs,
+    /// Those of the other cores. Under Linux they start in a few instructions of their own at the start of RAM, in which they wait to be
+    /// released; a bare-metal image gets all cores at its entry, as a reset would bring them, and tells them apart by MPIDR.
+    pub secondary: InitialRegs,
 }
 
 /// The CPU's registers at the first instruction.
@@ -143,6 +147,7 @@ fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Resu
     let dtb_at = align_up(initrd_end);
     let change = fdt::Change {
         memory: (base, size),
+        reserve: linux.release.map(|_| (base, secondary::RESERVED)),
         bootargs: (!linux.append.is_empty()).then_some(linux.append.as_str()),
         initrd: images.initrd.map(|_| (initrd_at, initrd_end)),
     };
@@ -155,11 +160,14 @@ fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Resu
             format!("give at least {} MiB", need.max(16)),
         );
     }
-    let mut loads = vec![(kernel_at, images.kernel.to_vec())];
+    let mut loads = Vec::new();
+    loads.extend(linux.release.map(|at| (base, secondary::stub(machine.gic_cpu().0 as u32, at as u32))));
+    loads.push((kernel_at, images.kernel.to_vec()));
     loads.extend(images.initrd.map(|i| (initrd_at, i.to_vec())));
     loads.push((dtb_at, dtb));
     let regs = InitialRegs { r: [0, linux.machine_id, dtb_at as u32], pc: kernel_at as u32, cpsr: CPSR, secure: true };
-    Ok(Plan { loads, regs })
+    let secondary = InitialRegs { r: [0; 3], pc: base as u32, cpsr: CPSR, secure: true };
+    Ok(Plan { loads, regs, secondary })
 }
 
 fn plan_image(machine: &Machine, image: &ImageBoot, bytes: &[u8]) -> Result<Plan, BootError> {
@@ -194,5 +202,6 @@ fn plan_image(machine: &Machine, image: &ImageBoot, bytes: &[u8]) -> Result<Plan
         );
     }
     let cpsr = if entry & 1 == 1 { CPSR | CPSR_T } else { CPSR };
-    Ok(Plan { loads, regs: InitialRegs { r: [0, 0, 0], pc: entry as u32 & !1, cpsr, secure: true } })
+    let regs = InitialRegs { r: [0, 0, 0], pc: entry as u32 & !1, cpsr, secure: true };
+    Ok(Plan { loads, regs, secondary: regs })
 }
