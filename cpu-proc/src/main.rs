@@ -145,7 +145,7 @@ impl Machine {
             if let Ok(outcome) = &result {
                 let hash = state_hash(&self.ram, runner.cores, &runner.board.gic)?;
                 runner.put_end(outcome, hash)?;
-                finished = Some(CpuFinished { text: halted(runner.cores), ..ended(outcome, hash, mode) });
+                finished = Some(ended(outcome, hash, mode));
             }
             (result.map(drop), runner.position())
         };
@@ -173,7 +173,7 @@ impl Machine {
             control.send(&FromChild::Diverged { text: text.to_owned() })?;
             (f.reason, f.text) = (control::EndReason::Diverged, text.to_owned());
         } else if f.reason == control::EndReason::Dead {
-            f.text = self.cpu.halt.clone().unwrap_or_default();
+            f.text = halted(&self.cores);
         }
         Ok(f)
     }
