@@ -124,7 +124,7 @@ fn main() -> Result<()> {
                 cpu.ge,
                 cpu.spsr()
             );
-            eprintln!("register hash {:016x}", reprise_arm::statehash::register_hash(&cpu));
+            eprintln!("register hash {:016x}", cores.register_hash());
             if let (Some(at), Some(file)) = (options.get("--dump"), options.get("--dump-to")) {
                 let at = u32::from_str_radix(at, 16)?;
                 let pa = cpu.peek_address(ram.view(), at).context("nothing is mapped there")?;

@@ -14,6 +14,7 @@ use cpu_proc::link::Link;
 use cpu_proc::runner::{Host, Mode, Policy, Runner};
 use nix::time::{ClockId, clock_gettime};
 use reprise_arm::bus::{Bus, GuestRam};
+use reprise_arm::cores::Cores;
 use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::gic::{Gic, GicConfig};
 use reprise_arm::models::Model;
@@ -44,7 +45,7 @@ impl Engine for Nothing {
 struct Nobody;
 
 impl<P> Host<P> for Nobody {
-    fn look(&mut self, _: &Cpu, _: u64) -> Result<bool> {
+    fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
         Ok(false)
     }
 
@@ -96,6 +97,7 @@ fn main() -> Result<()> {
         let mut cpu = Cpu::new(Model::cortex_a15(0, 1, 0x2c00_0000, 24_000_000));
         // A tick that does not come.
         (cpu.timer.virt.ctl, cpu.timer.virt.cval) = (1, u64::MAX / 2);
+        let mut cores = Cores::from(cpu);
         let gic = Gic::new(GicConfig::cortex_a15(1, 32));
         let mut board = Board::new(Clock::new(1, 1), gic, std::mem::take(&mut links), map.clone(), Vec::new());
         let mut engine = Nothing { slices: 0 };
@@ -104,9 +106,9 @@ fn main() -> Result<()> {
         let mut host = Nobody;
         let policy = Policy { stop_at, ..policy };
         let started = cpu_time()?;
-        Runner::new(&mut cpu, &view, &mut engine, &mut board, &mut host, mode, policy).run()?;
+        Runner::new(&mut cores, &view, &mut engine, &mut board, &mut host, mode, policy).run()?;
         let ns = (cpu_time()? - started).as_nanos() as f64 / engine.slices as f64;
-        let length = cpu.icount / engine.slices;
+        let length = cores.cpu().icount / engine.slices;
         println!("{name}: {ns:.1} ns for a look; a slice is {length} instructions");
         links = board.links;
     }
