@@ -143,11 +143,11 @@ impl HostState {
 #[derive(Debug, Clone)]
 #[repr(C)]
 pub struct Cpu {
+    /// Where an engine that compiles to host code keeps what its code needs at hand (cache). First, so that short offsets reach it and the registers.
+    pub host: HostState,
     /// r0-r15 of the current mode. r15 is the address of the next instruction to execute (no +8/+4).
     /// Slots 16 and up are the temporaries of the block that runs: cache, no part of the architectural state.
     pub regs: [u32; REG_SPACE],
-    /// Where an engine that compiles to host code keeps what its code needs at hand (cache).
-    pub host: HostState,
     /// N, Z, C and V.
     pub flags: Flags,
     /// CPSR.Q, 0 or 1.

@@ -14,8 +14,8 @@ pub const NZ: u8 = 12;
 pub const CV: u8 = 3;
 
 /// Offset from `rbp` of the byte that holds V; N and Z are in the next one, C in the one behind.
-pub fn at() -> i32 {
-    (std::mem::offset_of!(Cpu, host) + std::mem::offset_of!(HostState, nzcv)) as i32
+pub fn at() -> i8 {
+    const { (std::mem::offset_of!(Cpu, host) + std::mem::offset_of!(HostState, nzcv)) as i8 }
 }
 
 /// What the host's carry means.
@@ -40,6 +40,10 @@ pub enum Recipe {
     AddImm(u8, u32),
     /// `R[a] + R[b]`.
     Add(u8, u8),
+    /// `(R[d] + R[b]) - R[b]`.
+    SubReg(u8, u8),
+    /// `(R[d] - R[b]) + R[b]`.
+    AddReg(u8, u8),
 }
 
 /// How to set SF and ZF again.
@@ -56,7 +60,7 @@ pub enum NzRecipe {
 impl Recipe {
     fn uses(self, s: u8) -> bool {
         match self {
-            Recipe::Cmp(a, b) | Recipe::Add(a, b) => a == s || b == s,
+            Recipe::Cmp(a, b) | Recipe::Add(a, b) | Recipe::SubReg(a, b) | Recipe::AddReg(a, b) => a == s || b == s,
             Recipe::CmpImm(a, _) | Recipe::SubImm(a, _) | Recipe::AddImm(a, _) => a == s,
         }
     }
@@ -84,6 +88,18 @@ impl Recipe {
             }
             Recipe::Add(a, b) => {
                 e.load(EAX, a);
+                e.add_to(EAX, b);
+                Carry::Direct
+            }
+            Recipe::SubReg(d, b) => {
+                e.load(EAX, d);
+                e.add_to(EAX, b);
+                e.sub_from(EAX, b);
+                Carry::Borrow
+            }
+            Recipe::AddReg(d, b) => {
+                e.load(EAX, d);
+                e.sub_from(EAX, b);
                 e.add_to(EAX, b);
                 Carry::Direct
             }
@@ -150,24 +166,24 @@ pub struct FlagState {
 
 fn store_cv(e: &mut Emitter, carry: Carry) {
     let f = at();
-    dynasm!(e.asm ; .arch x64 ; seto BYTE [rbp + f]);
+    dynasm!(e.asm ; .arch x64 ; seto BYTE [BYTE rbp + f]);
     match carry {
-        Carry::Direct => dynasm!(e.asm ; .arch x64 ; setc BYTE [rbp + f + 2]),
-        Carry::Borrow => dynasm!(e.asm ; .arch x64 ; setnc BYTE [rbp + f + 2]),
+        Carry::Direct => dynasm!(e.asm ; .arch x64 ; setc BYTE [BYTE rbp + f + 2]),
+        Carry::Borrow => dynasm!(e.asm ; .arch x64 ; setnc BYTE [BYTE rbp + f + 2]),
     }
 }
 
 fn store_nz(e: &mut Emitter) {
     let f = at();
-    dynasm!(e.asm ; .arch x64 ; lahf ; mov BYTE [rbp + f + 1], ah);
+    dynasm!(e.asm ; .arch x64 ; lahf ; mov BYTE [BYTE rbp + f + 1], ah);
 }
 
 fn store_all(e: &mut Emitter, carry: Carry) {
     let f = at();
-    dynasm!(e.asm ; .arch x64 ; lahf ; seto al ; mov WORD [rbp + f], ax);
+    dynasm!(e.asm ; .arch x64 ; lahf ; seto al ; mov WORD [BYTE rbp + f], ax);
     match carry {
-        Carry::Direct => dynasm!(e.asm ; .arch x64 ; setc BYTE [rbp + f + 2]),
-        Carry::Borrow => dynasm!(e.asm ; .arch x64 ; setnc BYTE [rbp + f + 2]),
+        Carry::Direct => dynasm!(e.asm ; .arch x64 ; setc BYTE [BYTE rbp + f + 2]),
+        Carry::Borrow => dynasm!(e.asm ; .arch x64 ; setnc BYTE [BYTE rbp + f + 2]),
     }
 }
 

@@ -67,6 +67,8 @@ struct Lower<'a> {
     exit: DynamicLabel,
     sites: [Site; 2],
     stubs: [Option<DynamicLabel>; 2],
+    /// Micro-ops before this one were lowered together with an earlier one.
+    done: usize,
 }
 
 /// Compiles a block.
@@ -86,6 +88,7 @@ pub fn compile(cx: Context<'_>) -> Compiled {
         exit,
         sites: [Site::default(); 2],
         stubs: [None; 2],
+        done: 0,
     };
     l.block();
     let sites = l.sites;
@@ -127,6 +130,9 @@ impl Lower<'_> {
         self.head();
         for i in 0..self.cx.block.uops.len() {
             self.join(i);
+            if i < self.done {
+                continue;
+            }
             self.f.forget(self.need[i]);
             let u = self.cx.block.uops[i];
             self.uop(i, &u);
@@ -219,113 +225,104 @@ impl Lower<'_> {
 
     // ----- conditions -----
 
-    /// Emits a jump to `to` if condition `cond` (0-13) is what `want` says. EFLAGS may change, but what they are known to hold stays known.
+    /// Emits a jump to `to` if condition `cond` (0-13) is what `want` says.
     fn jump_cond(&mut self, cond: u8, want: bool, to: DynamicLabel) {
-        let cond = if want { cond } else { cond ^ 1 };
+        let cc = self.host_cond(if want { cond } else { cond ^ 1 });
+        self.jcc(cc, to);
+    }
+
+    /// Makes EFLAGS such that the host's condition that it gives holds iff `cond` (0-13) does. EFLAGS may change, but what they are known to hold
+    /// stays known. Spoils `eax`.
+    fn host_cond(&mut self, cond: u8) -> u8 {
         let nz_only = matches!(cond, 0 | 1 | 4 | 5);
-        let c_only = matches!(cond, 2 | 3);
-        // What EFLAGS hold may do; else a recipe; else memory.
+        let (c_only, v_only) = (matches!(cond, 2 | 3), matches!(cond, 6 | 7));
         let have = |h: Option<InHost>| {
-            h.is_some_and(|h| {
-                if nz_only {
-                    h.nz
-                } else if c_only {
-                    h.cv.is_some()
-                } else {
-                    h.cv.is_some() && (h.nz || matches!(cond, 6 | 7))
-                }
-            })
+            h.is_some_and(|h| if nz_only { h.nz } else { h.cv.is_some() && (h.nz || c_only || v_only) })
         };
+        // What EFLAGS hold may do; else a recipe; else memory.
         if !have(self.f.host) {
             if nz_only && let Some(r) = self.f.nz {
-                if self.f.host.is_some() {
-                    self.clobber();
-                }
+                self.clobber();
                 r.emit(&mut self.e);
                 self.f.host = Some(InHost { nz: true, cv: None });
             } else if let (Some(r), None, false) = (self.f.full, self.f.nz, self.f.mem_nz) {
-                if self.f.host.is_some() {
-                    self.clobber();
-                }
+                self.clobber();
                 let c = r.emit(&mut self.e);
                 self.f.host = Some(InHost { nz: true, cv: Some(c) });
             }
         }
-        if have(self.f.host) {
-            let carry = self.f.host.and_then(|h| h.cv);
-            return self.jcc(cond, carry, to);
+        if !have(self.f.host) {
+            self.f.save(&mut self.e);
+            self.f.host = None;
+            return self.memory_cond(cond);
         }
-        self.f.save(&mut self.e);
-        self.f.host = None;
-        self.jump_memory(cond, to);
-    }
-
-    /// A jump on EFLAGS.
-    fn jcc(&mut self, cond: u8, carry: Option<Carry>, to: DynamicLabel) {
-        let direct = carry == Some(Carry::Direct);
+        let direct = self.f.host.and_then(|h| h.cv) == Some(Carry::Direct);
         if matches!(cond, 8 | 9) && direct {
             dynasm!(self.e.asm ; .arch x64 ; cmc);
             if let Some(h) = &mut self.f.host {
                 h.cv = Some(Carry::Borrow);
             }
         }
-        let a = &mut self.e.asm;
         match cond {
-            0 => dynasm!(a ; .arch x64 ; je =>to),
-            1 => dynasm!(a ; .arch x64 ; jne =>to),
-            2 if direct => dynasm!(a ; .arch x64 ; jc =>to),
-            2 => dynasm!(a ; .arch x64 ; jnc =>to),
-            3 if direct => dynasm!(a ; .arch x64 ; jnc =>to),
-            3 => dynasm!(a ; .arch x64 ; jc =>to),
-            4 => dynasm!(a ; .arch x64 ; js =>to),
-            5 => dynasm!(a ; .arch x64 ; jns =>to),
-            6 => dynasm!(a ; .arch x64 ; jo =>to),
-            7 => dynasm!(a ; .arch x64 ; jno =>to),
-            8 => dynasm!(a ; .arch x64 ; ja =>to),
-            9 => dynasm!(a ; .arch x64 ; jbe =>to),
-            10 => dynasm!(a ; .arch x64 ; jge =>to),
-            11 => dynasm!(a ; .arch x64 ; jl =>to),
-            12 => dynasm!(a ; .arch x64 ; jg =>to),
-            _ => dynasm!(a ; .arch x64 ; jle =>to),
+            2 | 3 => 2 | u8::from(direct == (cond == 3)),
+            c => [4, 5, 0, 0, 8, 9, 0, 1, 7, 6, 13, 12, 15, 14][usize::from(c)],
         }
     }
 
-    /// A jump on the flags in memory; spoils `eax`.
-    fn jump_memory(&mut self, cond: u8, to: DynamicLabel) {
+    /// The same with the flags in memory; spoils EFLAGS.
+    fn memory_cond(&mut self, cond: u8) -> u8 {
         let f = at();
         let a = &mut self.e.asm;
         match cond {
-            0 => dynasm!(a ; .arch x64 ; test BYTE [rbp + f + 1], 0x40 ; jne =>to),
-            1 => dynasm!(a ; .arch x64 ; test BYTE [rbp + f + 1], 0x40 ; je =>to),
-            2 => dynasm!(a ; .arch x64 ; cmp BYTE [rbp + f + 2], 0 ; jne =>to),
-            3 => dynasm!(a ; .arch x64 ; cmp BYTE [rbp + f + 2], 0 ; je =>to),
-            4 => dynasm!(a ; .arch x64 ; test BYTE [rbp + f + 1], -128 ; jne =>to),
-            5 => dynasm!(a ; .arch x64 ; test BYTE [rbp + f + 1], -128 ; je =>to),
-            6 => dynasm!(a ; .arch x64 ; cmp BYTE [rbp + f], 0 ; jne =>to),
-            7 => dynasm!(a ; .arch x64 ; cmp BYTE [rbp + f], 0 ; je =>to),
+            0 | 1 => dynasm!(a ; .arch x64 ; test BYTE [BYTE rbp + f + 1], 0x40),
+            2 | 3 => dynasm!(a ; .arch x64 ; cmp BYTE [BYTE rbp + f + 2], 0),
+            4 | 5 => dynasm!(a ; .arch x64 ; test BYTE [BYTE rbp + f + 1], -128),
+            6 | 7 => dynasm!(a ; .arch x64 ; cmp BYTE [BYTE rbp + f], 0),
             8 | 9 => {
-                dynasm!(a ; .arch x64 ; movzx eax, BYTE [rbp + f + 1] ; shr eax, 6 ; and eax, 1 ; cmp BYTE [rbp + f + 2], al);
-                if cond == 8 {
-                    dynasm!(a ; .arch x64 ; ja =>to);
-                } else {
-                    dynasm!(a ; .arch x64 ; jbe =>to);
-                }
+                dynasm!(a ; .arch x64
+                    ; movzx eax, BYTE [BYTE rbp + f + 1] ; shr eax, 6 ; and eax, 1 ; cmp BYTE [BYTE rbp + f + 2], al);
             }
-            _ => {
-                dynasm!(a ; .arch x64 ; mov eax, [rbp + f] ; add al, 0x7f ; sahf);
-                match cond {
-                    10 => dynasm!(a ; .arch x64 ; jge =>to),
-                    11 => dynasm!(a ; .arch x64 ; jl =>to),
-                    12 => dynasm!(a ; .arch x64 ; jg =>to),
-                    _ => dynasm!(a ; .arch x64 ; jle =>to),
-                }
-            }
+            _ => dynasm!(a ; .arch x64 ; mov eax, [BYTE rbp + f] ; add al, 0x7f ; sahf),
+        }
+        match cond {
+            0..=7 => 5 - (cond & 1),
+            c => [7, 6, 13, 12, 15, 14][usize::from(c) - 8],
         }
     }
 
-    /// The guest's C in the host's carry, as `want` says; spoils `eax`. The other EFLAGS are lost.
-    fn carry_in(&mut self, want: Carry) {
+    /// A jump on a condition of the host.
+    fn jcc(&mut self, cc: u8, to: DynamicLabel) {
+        let a = &mut self.e.asm;
+        match cc {
+            0 => dynasm!(a ; .arch x64 ; jo =>to),
+            1 => dynasm!(a ; .arch x64 ; jno =>to),
+            2 => dynasm!(a ; .arch x64 ; jb =>to),
+            3 => dynasm!(a ; .arch x64 ; jae =>to),
+            4 => dynasm!(a ; .arch x64 ; je =>to),
+            5 => dynasm!(a ; .arch x64 ; jne =>to),
+            6 => dynasm!(a ; .arch x64 ; jbe =>to),
+            7 => dynasm!(a ; .arch x64 ; ja =>to),
+            8 => dynasm!(a ; .arch x64 ; js =>to),
+            9 => dynasm!(a ; .arch x64 ; jns =>to),
+            12 => dynasm!(a ; .arch x64 ; jl =>to),
+            13 => dynasm!(a ; .arch x64 ; jge =>to),
+            14 => dynasm!(a ; .arch x64 ; jle =>to),
+            15 => dynasm!(a ; .arch x64 ; jg =>to),
+            _ => panic!("parity is no condition of the guest's"),
+        }
+    }
+
+    /// Host register `d` = host register `s` if `cc` holds.
+    fn cmov(&mut self, cc: u8, d: u8, s: u8) {
+        let (rex, modrm) = (0x40 | (d >> 3) << 2 | s >> 3, 0xc0 | (d & 7) << 3 | s & 7);
+        dynasm!(self.e.asm ; .arch x64 ; .bytes [rex, 0x0f, 0x40 | cc, modrm]);
+    }
+
+    /// The guest's C in the host's carry for operation `i`, as `want` says; spoils `eax`. The other EFLAGS are lost.
+    fn carry_in(&mut self, i: usize, want: Carry) {
         if let Some(InHost { cv: Some(c), .. }) = self.f.host {
+            // What is dead behind this operation need not survive it.
+            self.f.forget(self.need[i + 1]);
             if !self.f.recoverable() {
                 self.f.save(&mut self.e);
             }
@@ -340,8 +337,8 @@ impl Lower<'_> {
         self.f.host = None;
         let f = at();
         match want {
-            Carry::Direct => dynasm!(self.e.asm ; .arch x64 ; mov al, [rbp + f + 2] ; add al, -1),
-            Carry::Borrow => dynasm!(self.e.asm ; .arch x64 ; cmp BYTE [rbp + f + 2], 1),
+            Carry::Direct => dynasm!(self.e.asm ; .arch x64 ; mov al, [BYTE rbp + f + 2] ; add al, -1),
+            Carry::Borrow => dynasm!(self.e.asm ; .arch x64 ; cmp BYTE [BYTE rbp + f + 2], 1),
         }
     }
 

@@ -41,6 +41,7 @@ impl Emitter {
         match loc(s) {
             Loc::R(h) if h == r => {}
             Loc::R(h) => dynasm!(self.asm ; .arch x64 ; mov Rd(r), Rd(h)),
+            Loc::M(m) if m < 128 => dynasm!(self.asm ; .arch x64 ; mov Rd(r), [BYTE rbp + m as i8]),
             Loc::M(m) => dynasm!(self.asm ; .arch x64 ; mov Rd(r), [rbp + m]),
             Loc::Zero => dynasm!(self.asm ; .arch x64 ; mov Rd(r), 0),
         }
@@ -61,6 +62,7 @@ impl Emitter {
             Loc::R(h) if h == r => {}
             Loc::R(h) => dynasm!(self.asm ; .arch x64 ; mov Rd(h), Rd(r)),
             Loc::M(_) if s == SINK => {}
+            Loc::M(m) if m < 128 => dynasm!(self.asm ; .arch x64 ; mov [BYTE rbp + m as i8], Rd(r)),
             Loc::M(m) => dynasm!(self.asm ; .arch x64 ; mov [rbp + m], Rd(r)),
             Loc::Zero => panic!("nothing writes the zero slot"),
         }
@@ -107,11 +109,23 @@ impl Emitter {
     pub fn lea_imm(&mut self, r: u8, a: u8, imm: u32) {
         match loc(a) {
             _ if imm == 0 => self.load(r, a),
+            Loc::R(h) if i8::try_from(imm as i32).is_ok() => {
+                dynasm!(self.asm ; .arch x64 ; lea Rd(r), [BYTE Rq(h) + imm as i8])
+            }
             Loc::R(h) => dynasm!(self.asm ; .arch x64 ; lea Rd(r), [Rq(h) + imm as i32]),
             Loc::Zero => dynasm!(self.asm ; .arch x64 ; mov Rd(r), imm as i32),
             Loc::M(m) => {
                 dynasm!(self.asm ; .arch x64 ; mov Rd(r), [rbp + m] ; lea Rd(r), [Rq(r) + imm as i32]);
             }
+        }
+    }
+
+    /// Host register `r` -= slot `s`.
+    pub fn sub_from(&mut self, r: u8, s: u8) {
+        match loc(s) {
+            Loc::R(h) => dynasm!(self.asm ; .arch x64 ; sub Rd(r), Rd(h)),
+            Loc::M(m) => dynasm!(self.asm ; .arch x64 ; sub Rd(r), [rbp + m]),
+            Loc::Zero => dynasm!(self.asm ; .arch x64 ; sub Rd(r), 0),
         }
     }
 

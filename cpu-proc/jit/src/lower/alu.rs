@@ -187,17 +187,17 @@ impl Lower<'_> {
             // In 64 bits the carry of amounts up to 33 comes out right, and beyond that it is 0 for LSL and LSR and the sign for ASR.
             0 => {
                 dynasm!(self.e.asm ; .arch x64 ; cmp ecx, 33 ; jbe =>fits ; mov ecx, 33 ; =>fits
-                    ; shl rax, cl ; bt rax, 32 ; setc BYTE [rbp + f + 2] ; mov eax, eax)
+                    ; shl rax, cl ; bt rax, 32 ; setc BYTE [BYTE rbp + f + 2] ; mov eax, eax)
             }
             1 => {
                 dynasm!(self.e.asm ; .arch x64 ; cmp ecx, 33 ; jbe =>fits ; mov ecx, 33 ; =>fits
-                    ; shr rax, cl ; setc BYTE [rbp + f + 2])
+                    ; shr rax, cl ; setc BYTE [BYTE rbp + f + 2])
             }
             2 => {
                 dynasm!(self.e.asm ; .arch x64 ; cmp ecx, 33 ; jbe =>fits ; mov ecx, 33 ; =>fits
-                    ; movsxd rax, eax ; sar rax, cl ; setc BYTE [rbp + f + 2] ; mov eax, eax)
+                    ; movsxd rax, eax ; sar rax, cl ; setc BYTE [BYTE rbp + f + 2] ; mov eax, eax)
             }
-            _ => dynasm!(self.e.asm ; .arch x64 ; =>fits ; ror eax, cl ; bt eax, 31 ; setc BYTE [rbp + f + 2]),
+            _ => dynasm!(self.e.asm ; .arch x64 ; =>fits ; ror eax, cl ; bt eax, 31 ; setc BYTE [BYTE rbp + f + 2]),
         }
         self.e.place(done);
         self.e.store(u.d, EAX);
@@ -349,9 +349,9 @@ impl Lower<'_> {
         self.e.store(u.d, EAX);
     }
 
-    fn rrx(&mut self, u: &Uop) {
+    fn rrx(&mut self, i: usize, u: &Uop) {
         self.writes(u.d);
-        self.carry_in(Carry::Direct);
+        self.carry_in(i, Carry::Direct);
         // MOV keeps the carry.
         let r = self.target(u.d, u.a, None);
         dynasm!(self.e.asm ; .arch x64 ; rcr Rd(r), 1);
@@ -363,6 +363,8 @@ impl Lower<'_> {
     fn adds(&mut self, u: &Uop) {
         let recipe = match (u.d == u.a, u.d == u.b) {
             (false, false) => Some(Recipe::Add(u.a, u.b)),
+            (true, false) => Some(Recipe::AddReg(u.d, u.b)),
+            (false, true) => Some(Recipe::AddReg(u.d, u.a)),
             _ => None,
         };
         self.alu3(Alu::Add, u.d, u.a, u.b);
@@ -375,7 +377,11 @@ impl Lower<'_> {
     }
 
     fn subs(&mut self, u: &Uop) {
-        let recipe = if u.d == u.a || u.d == u.b { None } else { Some(Recipe::Cmp(u.a, u.b)) };
+        let recipe = match (u.d == u.a, u.d == u.b) {
+            (false, false) => Some(Recipe::Cmp(u.a, u.b)),
+            (true, false) => Some(Recipe::SubReg(u.d, u.b)),
+            _ => None,
+        };
         self.alu3(Alu::Sub, u.d, u.a, u.b);
         self.set_all(Carry::Borrow, recipe);
     }
@@ -386,10 +392,12 @@ impl Lower<'_> {
         self.set_all(Carry::Borrow, Some(recipe));
     }
 
-    fn with_carry(&mut self, u: &Uop, op: Alu, flags: bool) {
+    fn with_carry(&mut self, i: usize, u: &Uop, op: Alu, flags: bool) {
         let carry = if op == Alu::Adc { Carry::Direct } else { Carry::Borrow };
-        self.writes(u.d);
-        self.carry_in(carry);
+        if !flags {
+            self.writes(u.d);
+        }
+        self.carry_in(i, carry);
         self.alu3(op, u.d, u.a, u.b);
         if flags {
             self.set_all(carry, None);
@@ -420,11 +428,11 @@ impl Lower<'_> {
             if let Some(h) = &mut self.f.host {
                 h.cv = None;
             }
-            return dynasm!(self.e.asm ; .arch x64 ; mov BYTE [rbp + f + 2], u.imm as i8);
+            return dynasm!(self.e.asm ; .arch x64 ; mov BYTE [BYTE rbp + f + 2], u.imm as i8);
         }
         self.f.host = None;
         let r = self.e.read(u.a, EAX);
-        dynasm!(self.e.asm ; .arch x64 ; bt Rd(r), u.imm as i8 ; setc BYTE [rbp + f + 2]);
+        dynasm!(self.e.asm ; .arch x64 ; bt Rd(r), u.imm as i8 ; setc BYTE [BYTE rbp + f + 2]);
     }
 
     /// The operations of this module; false if `u` is none of them.
@@ -490,8 +498,8 @@ impl Lower<'_> {
                     self.e.store(u.d, EAX);
                 }
             }
-            Op::Adc => self.with_carry(u, Alu::Adc, false),
-            Op::Sbc => self.with_carry(u, Alu::Sbb, false),
+            Op::Adc => self.with_carry(i, u, Alu::Adc, false),
+            Op::Sbc => self.with_carry(i, u, Alu::Sbb, false),
             Op::And => self.plain3(Alu::And, u),
             Op::AndImm => match (u.imm, loc(u.d), loc(u.a)) {
                 (0xff, Loc::R(h), Loc::R(a)) => {
@@ -520,8 +528,8 @@ impl Lower<'_> {
             Op::AddSImm => self.adds_imm(u),
             Op::SubS => self.subs(u),
             Op::SubSImm => self.subs_imm(u),
-            Op::AdcS => self.with_carry(u, Alu::Adc, true),
-            Op::SbcS => self.with_carry(u, Alu::Sbb, true),
+            Op::AdcS => self.with_carry(i, u, Alu::Adc, true),
+            Op::SbcS => self.with_carry(i, u, Alu::Sbb, true),
             Op::Cmp => {
                 self.e.cmp(u.a, u.b);
                 self.set_all(Carry::Borrow, Some(Recipe::Cmp(u.a, u.b)));
@@ -536,7 +544,7 @@ impl Lower<'_> {
             Op::SetC | Op::SetCBit => self.set_c(u),
             Op::SetNz64 => self.set_nz64(i, u),
             Op::LslImm | Op::LsrImm | Op::AsrImm | Op::RorImm => self.shift_imm(u),
-            Op::Rrx => self.rrx(u),
+            Op::Rrx => self.rrx(i, u),
             Op::Lsl | Op::Lsr | Op::Asr | Op::Ror => self.shift_reg(u),
             Op::ShiftC => self.shift_carry(i, u),
             Op::Mul => self.mul(u),

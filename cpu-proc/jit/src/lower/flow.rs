@@ -3,7 +3,7 @@
 use super::{Join, Lower};
 use crate::emit::slot;
 use crate::flags::{FlagState, at};
-use crate::regs::{EAX, Loc, loc};
+use crate::regs::{EAX, ECX, Loc, loc};
 use crate::thunks::{EXIT0, JUMPS, LOOKUP};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::fp::vfp_helpers::Vfp;
@@ -69,9 +69,40 @@ impl Lower<'_> {
         if !self.f.saved() && (spoils || !self.f.recoverable()) {
             self.f.save(&mut self.e);
         }
+        if let ([b], false) = (body, self.joins.iter().any(|j| j.at == i + 1)) {
+            let b = *b;
+            if matches!(b.op, Op::Mov | Op::MovImm | Op::AddImm) {
+                self.done = end;
+                return self.conditional_move(u.d, &b);
+            }
+        }
         let label = self.e.label();
         self.jump_cond(u.d, false, label);
         self.joins.push(Join { at: end, label, state: self.f, writes_flags });
+    }
+
+    /// `b`, a move or an addition, if `cond` holds. Most such conditions depend on data, so a branch would be mispredicted often.
+    fn conditional_move(&mut self, cond: u8, b: &Uop) {
+        self.writes(b.d);
+        let cc = self.host_cond(cond);
+        let s = match (b.op, loc(b.a)) {
+            (Op::Mov, Loc::R(h)) => h,
+            (Op::MovImm, _) => {
+                dynasm!(self.e.asm ; .arch x64 ; mov ecx, b.imm as i32);
+                ECX
+            }
+            (Op::Mov, _) => {
+                self.e.load(ECX, b.a);
+                ECX
+            }
+            _ => {
+                self.e.lea_imm(ECX, b.a, b.imm);
+                ECX
+            }
+        };
+        let d = self.e.read(b.d, EAX);
+        self.cmov(cc, d, s);
+        self.e.store(b.d, d);
     }
 
     // ----- known exits -----
@@ -230,14 +261,14 @@ impl Lower<'_> {
             ; mov eax, [rbp + fpscr]
             ; mov ecx, eax
             ; shr ecx, 24
-            ; mov [rbp + f + 1], cl
+            ; mov [BYTE rbp + f + 1], cl
             ; shr eax, 28
             ; mov ecx, eax
             ; and ecx, 1
-            ; mov [rbp + f], cl
+            ; mov [BYTE rbp + f], cl
             ; shr eax, 1
             ; and eax, 1
-            ; mov [rbp + f + 2], al
+            ; mov [BYTE rbp + f + 2], al
         );
     }
 }

@@ -104,9 +104,12 @@ impl Lower<'_> {
 
     /// `rcx` = addend of the page of `va`; jumps to `slow` if there is none.
     fn lookup(&mut self, table: Table, va: u8, slow: DynamicLabel) {
-        let t = table.offset();
-        dynasm!(self.e.asm ; .arch x64
-            ; mov ecx, Rd(va) ; shr ecx, 12 ; mov rcx, [rbx + 8 * rcx + t] ; test rcx, rcx ; je =>slow);
+        dynasm!(self.e.asm ; .arch x64 ; mov ecx, Rd(va) ; shr ecx, 12);
+        match table {
+            Table::Read => dynasm!(self.e.asm ; .arch x64 ; mov rcx, [rbx + 8 * rcx]),
+            Table::Write => dynasm!(self.e.asm ; .arch x64 ; mov rcx, [rbx + 8 * rcx + WRITE_TABLE as i32]),
+        }
+        dynasm!(self.e.asm ; .arch x64 ; test rcx, rcx ; je =>slow);
     }
 
     /// A single plain access.
@@ -182,10 +185,19 @@ impl Lower<'_> {
     fn run_of_words(&mut self, table: Table, a: u8, off: u32, words: i32, slow: DynamicLabel) {
         self.e.lea_imm(EAX, a, off);
         self.lookup(table, EAX, slow);
-        dynasm!(self.e.asm ; .arch x64 ; add rcx, rax ; test al, 3 ; jne =>slow);
-        if words > 1 {
-            let last = 0x1000 - 4 * words;
-            dynasm!(self.e.asm ; .arch x64 ; and eax, 0xfff ; cmp eax, last ; ja =>slow);
+        let last = 0x1000 - 4 * words;
+        dynasm!(self.e.asm ; .arch x64 ; add rcx, rax);
+        match words {
+            1 => dynasm!(self.e.asm ; .arch x64 ; test al, 3 ; jne =>slow),
+            2 => {
+                // A doubleword is usually aligned, and then it lies in one page.
+                let (odd, back) = (self.e.label(), self.e.label());
+                dynasm!(self.e.asm ; .arch x64 ; test al, 7 ; jne =>odd ; =>back);
+                self.e.cold(move |e| {
+                    dynasm!(e.asm ; .arch x64 ; =>odd ; test al, 3 ; jne =>slow ; and eax, 0xfff ; cmp eax, last ; ja =>slow ; jmp =>back);
+                });
+            }
+            _ => dynasm!(self.e.asm ; .arch x64 ; test al, 3 ; jne =>slow ; and eax, 0xfff ; cmp eax, last ; ja =>slow),
         }
     }
 
@@ -203,10 +215,14 @@ impl Lower<'_> {
         self.lookup(if load { Table::Read } else { Table::Write }, EAX, slow);
         dynasm!(self.e.asm ; .arch x64 ; add rcx, rax);
         let mask = kind.required_mask() as i8;
-        if mask != 0 {
+        if mask as u8 > 7 {
             dynasm!(self.e.asm ; .arch x64 ; test al, mask ; jne =>slow);
         }
-        dynasm!(self.e.asm ; .arch x64 ; and eax, 0xfff ; cmp eax, 0xff8 ; ja =>slow);
+        let (odd, whole) = (self.e.label(), self.e.label());
+        dynasm!(self.e.asm ; .arch x64 ; test al, 7 ; jne =>odd ; =>whole);
+        self.e.cold(move |e| {
+            dynasm!(e.asm ; .arch x64 ; =>odd ; test al, mask ; jne =>slow ; and eax, 0xfff ; cmp eax, 0xff8 ; ja =>slow ; jmp =>whole);
+        });
         if load {
             dynasm!(self.e.asm ; .arch x64 ; mov eax, [rcx]);
             self.e.store(u.d, EAX);
