@@ -84,9 +84,17 @@ impl Case {
     /// The guest of a seed.
     pub fn generate(seed: u64) -> Self {
         let mut s = Source::seeded(seed);
-        let thumb = s.one_in(2);
-        let code = code(&mut s, thumb);
-        Self { seed, ..Self::with(&mut s, thumb, code) }
+        let (thumb, tame) = (s.one_in(2), !s.one_in(3));
+        let code = code(&mut s, thumb, tame);
+        let mut case = Self { seed, ..Self::with(&mut s, thumb, code) };
+        if tame {
+            // Pointers that nothing but writeback changes.
+            for (i, r) in case.regs[8..13].iter_mut().enumerate() {
+                *r = DATA + 0x800 + 0x300 * i as u32 + (s.below(0x80) & if s.one_in(4) { !0 } else { !7 });
+            }
+            (case.regs[15], case.vfp) = (CODE, !s.one_in(20));
+        }
+        case
     }
 
     /// The guest that a fuzzer's bytes describe: the state, then code for as long as they last, over and over.
@@ -176,14 +184,20 @@ fn value(s: &mut Source<'_>) -> u32 {
 }
 
 /// Code: mostly table lines with random operands, branches within itself, data pointers, and random words.
-fn code(s: &mut Source<'_>, thumb: bool) -> Vec<u8> {
+///
+/// A tame program goes on for long: it hardly has system instructions, and its loads and stores go through r8-r12, which little else writes.
+fn code(s: &mut Source<'_>, thumb: bool, tame: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(CODE_SIZE as usize + 4);
     // A short program over and over gets hot; a long one fills caches.
     let unit = s.pick(&[48, 128, 512, CODE_SIZE]);
     // Wild words: none, some or all.
-    let wild = s.pick(&[0, 3, 20, 100]);
+    let wild = if tame { 0 } else { s.pick(&[0, 3, 20, 100]) };
     // Few kinds of instructions make denser cases than all of them.
-    let lines = [choice(s, &A32), choice(s, &T32), choice(s, &T16)];
+    let lines = [choice(s, &A32, tame), choice(s, &T32, tame), choice(s, &T16, tame)];
+    let one = |s: &mut Source<'_>, space, i: usize| match instruction(s, space, &lines[i], wild) {
+        (Some(line), w) if tame => tamed(s, space, line, w),
+        (_, w) => w,
+    };
     while out.len() < unit as usize {
         if thumb && s.one_in(12) {
             put16(&mut out, 0xbf00 | s.below(15) << 4 | 1 + s.below(15));
@@ -192,10 +206,10 @@ fn code(s: &mut Source<'_>, thumb: bool) -> Vec<u8> {
         match (thumb, branch) {
             (false, true) => put32(&mut out, a32_branch(s, at, unit)),
             (true, true) => t16_branch(s, &mut out, unit),
-            (false, false) => put32(&mut out, instruction(s, &A32, &lines[0], wild)),
-            (true, false) if s.one_in(2) => put16(&mut out, instruction(s, &T16, &lines[2], wild)),
+            (false, false) => put32(&mut out, one(s, &A32, 0)),
+            (true, false) if s.one_in(2) => put16(&mut out, one(s, &T16, 2)),
             (true, false) => {
-                let w = instruction(s, &T32, &lines[1], wild);
+                let w = one(s, &T32, 1);
                 put16(&mut out, w >> 16);
                 put16(&mut out, w);
             }
@@ -225,16 +239,62 @@ fn put32(out: &mut Vec<u8>, w: u32) {
 }
 
 /// The lines that a case draws from: all, or a dozen.
-fn choice(s: &mut Source<'_>, space: &'static Space) -> Vec<&'static Line> {
+fn choice(s: &mut Source<'_>, space: &'static Space, tame: bool) -> Vec<&'static Line> {
+    let all: Vec<_> = space.lines.iter().filter(|l| !tame || is_tame(l)).collect();
     if s.one_in(2) {
-        return space.lines.iter().collect();
+        return all;
     }
-    (0..12).map(|_| &space.lines[s.below(space.lines.len() as u32) as usize]).collect()
+    (0..12).map(|_| s.pick(&all)).collect()
 }
 
-fn instruction(s: &mut Source<'_>, space: &'static Space, lines: &[&'static Line], wild: u32) -> u32 {
+/// What leads away, or needs a system around it.
+fn is_tame(line: &Line) -> bool {
+    let away = [
+        "b", "bl", "blx", "bx", "bxj", "cb", "tb", "svc", "udf", "bkpt", "smc", "hvc", "rfe", "srs", "msr", "cps",
+        "mcr", "mrc", "mrrc", "cdp", "ldc", "stc", "setend", "wf", "it", "eret", "subs_pc", "ldm_user", "stm_user",
+        "vmsr", "undef",
+    ];
+    let starts = |p: &str| match p.len() {
+        // Whole names: BIC and BFI are no branches.
+        0..=3 => line.name == p || line.name.starts_with(&format!("{p}_")),
+        _ => line.name.starts_with(p),
+    };
+    !away.iter().any(|p| starts(p)) && !["cbz", "cbnz", "tbb", "tbh", "wfi", "wfe"].contains(&line.name)
+}
+
+/// `w` with a base register among r8-r12, where it is a load or store of the wide spaces, and a destination that is none of them.
+fn tamed(s: &mut Source<'_>, space: &'static Space, line: &Line, w: u32) -> u32 {
+    if space.name == "t16" || s.one_in(60) {
+        return w;
+    }
+    let memory = ["ld", "st", "vld", "vst", "pl"].iter().any(|p| line.name.starts_with(p));
+    let mut t = w;
+    if memory {
+        t = t & !0x000f_0000 | (8 + s.below(5)) << 16;
+        if space.name == "a32" && w >> 26 & 3 == 1 {
+            // A small offset, mostly without writeback.
+            t &= !0xc00;
+            if !s.one_in(6) {
+                t = t & !(1 << 21) | 1 << 24;
+            }
+        }
+    }
+    // Destinations are r0-r7.
+    t &= !0x8000;
+    if space.name == "t32" {
+        t &= !0x0800;
+    }
+    if line.matches(t) && space.lookup(t).is_some_and(|l| l.name == line.name) { t } else { w }
+}
+
+fn instruction(
+    s: &mut Source<'_>,
+    space: &'static Space,
+    lines: &[&'static Line],
+    wild: u32,
+) -> (Option<&'static Line>, u32) {
     if s.below(100) < wild {
-        return s.word();
+        return (None, s.word());
     }
     for _ in 0..8 {
         let line = s.pick(lines);
@@ -247,10 +307,10 @@ fn instruction(s: &mut Source<'_>, space: &'static Space, lines: &[&'static Line
             w &= !(0x0008_8000 & !line.mask);
         }
         if line.matches(w) {
-            return w;
+            return (Some(line), w);
         }
     }
-    if space.name == "t16" { 0xbf00 } else { 0xf3af_8000 }
+    (None, if space.name == "t16" { 0xbf00 } else { 0xf3af_8000 })
 }
 
 /// A branch somewhere in the unit; seldom a call, or one through a register.

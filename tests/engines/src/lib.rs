@@ -20,7 +20,19 @@ pub type Make = fn() -> Box<dyn Engine>;
 
 /// The engines that are judged, by name. The interpreter is among them: run in one go, it is compared with itself in single steps.
 pub fn subjects() -> Vec<(&'static str, Make)> {
-    vec![("interp", || Box::new(Interp::new()))]
+    let interp: (_, Make) = ("interp", || Box::new(Interp::new()));
+    #[cfg(target_arch = "x86_64")]
+    {
+        use reprise_jit::{Jit, emit::Features};
+        vec![
+            interp,
+            // Compiles what it meets for the first time.
+            ("jit", || Box::new(Jit::with(Features::detect(), 0).expect("memory for code"))),
+            ("jit without AVX2", || Box::new(Jit::with(Features::none(), 0).expect("memory for code"))),
+        ]
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    vec![interp]
 }
 
 /// Runs `case` under the subject and under the reference, the interpreter in single steps.

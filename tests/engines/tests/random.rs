@@ -23,7 +23,7 @@ fn any_bytes_translate_in_any_mode() {
 #[test]
 fn engines_agree_on_random_guests() {
     for (name, make) in subjects() {
-        for seed in first()..first() + many(1500) {
+        for seed in first()..first() + many(600) {
             let case = Case::generate(seed);
             let judged = std::panic::catch_unwind(|| judge(make, &case));
             let text = match judged {
@@ -63,4 +63,19 @@ fn random_guests_run() {
     }
     println!("{retired} instructions, {touched} guests touch devices, {long} run to the end");
     assert!(retired > 200 * 400 && touched > 40 && long > 120, "{retired} {touched} {long}");
+}
+
+/// A judge of compiled code must see some.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn random_guests_get_compiled() {
+    let (mut translated, mut compiled) = (0, 0);
+    for seed in 0..100 {
+        let mut jit = reprise_jit::Jit::with(reprise_jit::emit::Features::detect(), 0).expect("memory for code");
+        Machine::new(&Case::generate(seed)).run(&mut jit, u64::MAX);
+        translated += jit.stats().translated;
+        compiled += jit.stats().compiled;
+    }
+    println!("{compiled} blocks compiled of {translated}");
+    assert!(compiled > 500, "{compiled}");
 }
