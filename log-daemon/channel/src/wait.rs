@@ -10,7 +10,9 @@ use crate::ring::{MAX_TARGETS, Space, Target, sleep_until};
 use crate::segment::{Segment, wake_local};
 
 /// No sleep lasts longer than this before the waiter looks round again, whatever wake it may have missed.
-const SLICE: Duration = Duration::from_millis(100);
+const SLICE: Duration = Duration::from_secs(1);
+/// The same where a flag is to be looked at that wakes nobody.
+const STOP_SLICE: Duration = Duration::from_millis(100);
 /// The same for a wait for more than the kernel watches at once.
 const CROWDED_SLICE: Duration = Duration::from_millis(1);
 
@@ -91,10 +93,11 @@ impl<'a> Abort<'a> {
         if self.doorbell.is_some_and(Doorbell::take) {
             return Err(Waited::Rung);
         }
-        let Some(deadline) = self.deadline else { return Ok(SLICE) };
+        let most = if self.stop.is_some() { STOP_SLICE } else { SLICE };
+        let Some(deadline) = self.deadline else { return Ok(most) };
         match deadline.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(Waited::TimedOut),
-            left => Ok(left.min(SLICE)),
+            left => Ok(left.min(most)),
         }
     }
 }
