@@ -1,10 +1,12 @@
 //! From the machine description to a board and a core.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use reprise_arm::cores::Cores;
 use reprise_arm::gic::{Gic, GicConfig};
+use reprise_arm::l2c310::{L2Config, L2c310};
 use reprise_arm::mmu::MAX_CORES;
 use reprise_arm::models::Model;
+use reprise_arm::mpcore::MpCore;
 use reprise_arm::state::Cpu;
 use reprise_device::spec::PluginSpec;
 use reprise_machine::boot::InitialRegs;
@@ -22,6 +24,7 @@ pub fn cores(machine: &Machine, first: &InitialRegs, others: &InitialRegs) -> Re
     let core = |n| {
         let mut cpu = Cpu::new(match machine.cpu.model {
             CpuModel::CortexA15 => Model::cortex_a15(n, count, periphbase, machine.cpu.timer_hz),
+            CpuModel::CortexA9 => Model::cortex_a9(n, count, periphbase),
         });
         enter_guest(&mut cpu, if n == 0 { first } else { others });
         cpu
@@ -87,8 +90,17 @@ pub fn board<P: Port>(machine: &Machine, wires: &[MachineWire], devices: Vec<Att
         links.push(Link::new(d.name.clone(), a.port, policy, shadows, a.host_input));
     }
     let wires = wires.iter().map(connection).collect();
-    let gic = GicConfig::cortex_a15(machine.gic.interfaces as usize, machine.gic.spis as usize);
-    Ok(Board::new(clock, Gic::new(gic), links, regions(machine), wires))
+    let (interfaces, spis) = (machine.gic.interfaces as usize, machine.gic.spis as usize);
+    let gic = match machine.cpu.model {
+        CpuModel::CortexA15 => GicConfig::cortex_a15(interfaces, spis),
+        CpuModel::CortexA9 => GicConfig::cortex_a9(interfaces, spis),
+    };
+    let mut board = Board::new(clock, Gic::new(gic), links, regions(machine)?, wires);
+    let private = || MpCore::new(machine.cpu.count as usize, machine.cpu.timer_hz);
+    board.mpcore = (machine.cpu.model == CpuModel::CortexA9).then(private);
+    let l2 = machine.l2.as_ref();
+    board.l2 = l2.map(|l2| L2c310::new(L2Config { way_size: l2.way_size as u32, ways: l2.ways }));
+    Ok(board)
 }
 
 fn connection(w: &MachineWire) -> Connection {
@@ -101,8 +113,8 @@ fn connection(w: &MachineWire) -> Connection {
     Connection { device: usize::from(w.device), pin: u32::from(w.pin), to, level: false }
 }
 
-/// The address map: devices and the GIC, and zeros in what the bus ranges leave between them.
-fn regions(machine: &Machine) -> Vec<Region> {
+/// The address map: devices, the GIC and the core's other peripherals, and zeros in what the bus ranges leave between them.
+fn regions(machine: &Machine) -> Result<Vec<Region>> {
     let mut map: Vec<Region> = machine
         .devices
         .iter()
@@ -112,6 +124,11 @@ fn regions(machine: &Machine) -> Vec<Region> {
     for ((start, size), target) in [(machine.gic_dist(), Target::GicDist), (machine.gic_cpu(), Target::GicCpu)] {
         map.push(Region { start, size, target });
     }
+    for (_, start, size) in machine.private() {
+        let offset = u32::try_from(start - machine.cpu.periphbase).context("a private peripheral")?;
+        map.push(Region { start, size, target: Target::Private(offset) });
+    }
+    map.extend(machine.l2().map(|(start, size)| Region { start, size, target: Target::L2 }));
     map.sort_by_key(|r| r.start);
     let mut holes = Vec::new();
     for range in &machine.bus {
@@ -127,5 +144,5 @@ fn regions(machine: &Machine) -> Vec<Region> {
         }
     }
     map.extend(holes);
-    map
+    Ok(map)
 }

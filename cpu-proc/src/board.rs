@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use reprise_arm::bus::{After, At, Bus, BusFault};
 use reprise_arm::gic::Gic;
+use reprise_arm::l2c310::L2c310;
+use reprise_arm::mpcore::MpCore;
+use reprise_arm::statehash;
 
 use reprise_channel::{Request, fold};
 
@@ -18,6 +21,10 @@ pub enum Target {
     GicDist,
     /// The GIC's CPU interface.
     GicCpu,
+    /// Private peripherals of Cortex-A9; the range begins at this offset from PERIPHBASE.
+    Private(u32),
+    /// The level 2 cache's controller.
+    L2,
     /// A device, by index.
     Device(usize),
     /// The bus answers with zero and ignores writes: where the real board has nothing, or a device that has no plugin yet.
@@ -114,6 +121,10 @@ pub struct Board<P> {
     pub gic: Gic,
     /// The core whose turn it is: it makes the accesses, and [`Bus::lines`] are its lines. The run loop keeps it.
     pub core: usize,
+    /// The private peripherals of Cortex-A9, where the machine has them.
+    pub mpcore: Option<MpCore>,
+    /// The level 2 cache's controller, where it has one.
+    pub l2: Option<L2c310>,
     /// Devices, in the order of the machine file.
     pub links: Vec<Link<P>>,
     map: Vec<Region>,
@@ -130,6 +141,8 @@ pub struct Board<P> {
     deadline_changed: bool,
     /// The nearest device timer: (guest time, device, id). Kept, as the run loop asks far more often than timers change.
     nearest: Option<(u64, usize, u32)>,
+    /// When the private peripherals' lines change next by themselves. Kept likewise: only a write changes it.
+    private_due: Option<u64>,
     /// Requests sent and effects consumed so far, on all channels.
     pub traffic: u64,
     /// The device that was used last: only its process spins.
@@ -150,6 +163,8 @@ impl<P: Port> Board<P> {
             clock,
             gic,
             core: 0,
+            mpcore: None,
+            l2: None,
             links,
             map,
             wires,
@@ -160,10 +175,23 @@ impl<P: Port> Board<P> {
             exit_always: false,
             deadline_changed: false,
             nearest: None,
+            private_due: None,
             traffic: 0,
             active: 0,
             accesses: 0,
             trail: VecDeque::with_capacity(TRAIL),
+        }
+    }
+
+    /// Feeds what the board itself holds, when `icount` instructions have retired, to `sink`: the GIC and the core's private peripherals, in the
+    /// layout of `docs/state-hash.md`.
+    pub fn hash(&self, icount: u64, sink: &mut dyn FnMut(&[u8])) {
+        statehash::hash_gic(self.gic.state(), sink);
+        if let Some(m) = &self.mpcore {
+            statehash::hash_mpcore(&m.at(self.clock.vtime(icount)), sink);
+        }
+        if let Some(l2) = &self.l2 {
+            statehash::hash_l2(l2.state(), sink);
         }
     }
 
@@ -295,8 +323,76 @@ impl<P: Port> Board<P> {
         self.nearest = self.links.iter().enumerate().filter_map(|(i, l)| l.deadline().map(|(t, id)| (t, i, id))).min();
     }
 
-    /// Fires every device timer that is due at `now`, earliest first.
+    /// Guest time of the next thing that happens by itself: a device's timer or one of the private peripherals.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let device = self.nearest.map(|d| d.0);
+        device.into_iter().chain(self.private_due).min()
+    }
+
+    /// Brings the outputs of the private peripherals up to `now` if something is due.
+    #[inline]
+    fn drive_private(&mut self, now: u64) {
+        if self.private_due.is_some_and(|due| due <= now) {
+            self.update_private(now);
+        }
+    }
+
+    fn update_private(&mut self, now: u64) {
+        let Some(m) = &mut self.mpcore else { return };
+        m.advance(now);
+        for core in 0..m.cpus() {
+            for (ppi, level) in m.lines(core) {
+                self.gic.set_ppi(core, ppi, level);
+            }
+        }
+        if m.reset_request() {
+            self.power.get_or_insert(Power::Reset);
+        }
+        self.private_due = m.deadline();
+    }
+
+    /// The core's private peripherals are accessed: the run loop must look at their deadlines anew after a write.
+    fn private_write(&mut self, at: At, offset: u32, size: u8, value: u64) {
+        let now = self.clock.vtime(at.icount);
+        if let Some(m) = &mut self.mpcore {
+            m.write(self.core, at.secure, now, offset, size, value);
+        }
+        self.update_private(now);
+        self.deadline_changed = true;
+    }
+
+    fn private_read(&mut self, at: At, offset: u32, size: u8) -> u64 {
+        let now = self.clock.vtime(at.icount);
+        let core = self.core;
+        self.mpcore.as_mut().map_or(0, |m| m.read(core, at.secure, now, offset, size))
+    }
+
+    /// Reads the cache controller, whose registers are words; a doubleword is two of them.
+    fn l2_read(&self, offset: u32, size: u8) -> u64 {
+        let word = |at| self.l2.as_ref().map_or(0, |l2| u64::from(l2.read(at)));
+        match size {
+            8 => word(offset) | word(offset + 4) << 32,
+            _ => word(offset & !3) >> ((offset & 3) * 8),
+        }
+    }
+
+    /// Writes the cache controller. A narrow write sets the rest of its register to zero.
+    fn l2_write(&mut self, secure: bool, offset: u32, size: u8, value: u64) {
+        let Some(l2) = &mut self.l2 else { return };
+        let shift = (offset & 3) * 8;
+        match size {
+            8 => {
+                l2.write(secure, offset, value as u32);
+                l2.write(secure, offset + 4, (value >> 32) as u32);
+            }
+            4 => l2.write(secure, offset, value as u32),
+            _ => l2.write(secure, offset & !3, (value as u32 & ((1 << (8 * u32::from(size))) - 1)) << shift),
+        }
+    }
+
+    /// Timer outputs of the private peripherals, then every device timer that is due at `now`, earliest first.
     pub fn fire_due(&mut self, now: u64) -> Result<(), PortError> {
+        self.drive_private(now);
         let mut fired = 0;
         while let Some((t, device, id)) = self.deadline() {
             if t > now {
@@ -389,6 +485,8 @@ impl<P: Port> Bus for Board<P> {
             Target::Zero => 0,
             Target::GicDist => u64::from(self.gic.dist_read(self.core, at.secure, offset as u32, size)),
             Target::GicCpu => u64::from(self.gic.cpu_read(self.core, at.secure, offset as u32, size)),
+            Target::Private(base) => self.private_read(at, base + offset as u32, size),
+            Target::L2 => self.l2_read(offset as u32, size),
             Target::Device(d) => self.device_read(at, d, offset, size).unwrap_or_else(|e| {
                 self.error.get_or_insert(e);
                 0
@@ -409,6 +507,8 @@ impl<P: Port> Bus for Board<P> {
             Target::Zero => {}
             Target::GicDist => self.gic.dist_write(self.core, at.secure, offset as u32, size, value as u32),
             Target::GicCpu => self.gic.cpu_write(self.core, at.secure, offset as u32, size, value as u32),
+            Target::Private(base) => self.private_write(at, base + offset as u32, size, value),
+            Target::L2 => self.l2_write(at.secure, offset as u32, size, value),
             Target::Device(d) => {
                 if let Err(e) = self.device_write(at, d, offset, size, value) {
                     self.error.get_or_insert(e);

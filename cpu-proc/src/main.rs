@@ -143,7 +143,7 @@ impl Machine {
             );
             let result = runner.power_on().and_then(|()| runner.run());
             if let Ok(outcome) = &result {
-                let hash = state_hash(&self.ram, runner.cores, &runner.board.gic)?;
+                let hash = state_hash(&self.ram, runner.cores, runner.board)?;
                 runner.put_end(outcome, hash)?;
                 finished = Some(ended(outcome, hash, mode));
             }
@@ -155,7 +155,7 @@ impl Machine {
         }
         let error = result.expect_err("a run without an outcome has an error");
         let (reason, text) = self.explain(&error, control)?;
-        let state_hash = state_hash(&self.ram, &mut self.cores, &self.board.gic)?;
+        let state_hash = state_hash(&self.ram, &mut self.cores, &self.board)?;
         Ok(CpuFinished {
             reason,
             text,
@@ -237,8 +237,8 @@ fn halted(cores: &Cores) -> String {
     }
 }
 
-/// BLAKE3 over guest RAM and the cores' state, in the layout of docs/state-hash.md.
-fn state_hash(ram: &Ram, cores: &mut Cores, gic: &reprise_arm::gic::Gic) -> Result<[u8; 32]> {
+/// BLAKE3 over guest RAM and the state of cores and board, in the layout of docs/state-hash.md.
+fn state_hash(ram: &Ram, cores: &mut Cores, board: &Board<ChannelPort>) -> Result<[u8; 32]> {
     let mut h = blake3::Hasher::new();
     ram.for_each_chunk(&mut |b| {
         h.update(b);
@@ -246,7 +246,7 @@ fn state_hash(ram: &Ram, cores: &mut Cores, gic: &reprise_arm::gic::Gic) -> Resu
     cores.hash(&mut |b| {
         h.update(b);
     });
-    reprise_arm::statehash::hash_gic(gic.state(), &mut |b| {
+    board.hash(cores.cpu().icount, &mut |b| {
         h.update(b);
     });
     Ok(*h.finalize().as_bytes())

@@ -371,7 +371,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         for (watch, cpu) in self.timers.iter_mut().zip(self.cores.all()) {
             watch.drive(&cpu.timer, now, &mut self.board.gic);
         }
-        if self.board.deadline().is_some_and(|(t, ..)| t <= now) {
+        if self.board.next_deadline().is_some_and(|t| t <= now) {
             self.board.fire_due(now)?;
         }
         Ok(())
@@ -424,8 +424,8 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        let device = self.board.deadline().map(|d| d.0);
-        device.into_iter().chain(self.timers.iter().filter_map(TimerWatch::deadline)).min()
+        let board = self.board.next_deadline();
+        board.into_iter().chain(self.timers.iter().filter_map(TimerWatch::deadline)).min()
     }
 
     /// Whether the script's next entry can lie at the start of the next epoch, so that the run loop must see that start.

@@ -72,6 +72,8 @@ pub enum TimerReg {
 /// Levels of the timers' outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimerLines {
+    /// There is a generic timer at all. Without one the PPIs are not its business: Cortex-A9 has other timers on them.
+    pub present: bool,
     /// Secure physical timer, [`PPI_SECURE_PHYS`].
     pub secure_phys: bool,
     /// Non-secure physical timer, [`PPI_NONSECURE_PHYS`].
@@ -82,8 +84,10 @@ pub struct TimerLines {
 
 impl TimerLines {
     /// (PPI, level) of each output.
-    pub fn ppis(self) -> [(u32, bool); 3] {
-        [(PPI_SECURE_PHYS, self.secure_phys), (PPI_NONSECURE_PHYS, self.nonsecure_phys), (PPI_VIRT, self.virt)]
+    pub fn ppis(self) -> impl Iterator<Item = (u32, bool)> {
+        let all =
+            [(PPI_SECURE_PHYS, self.secure_phys), (PPI_NONSECURE_PHYS, self.nonsecure_phys), (PPI_VIRT, self.virt)];
+        all.into_iter().filter(move |_| self.present)
     }
 }
 
@@ -124,6 +128,7 @@ impl Timers {
     pub fn lines(&self, ns: u64) -> TimerLines {
         let count = self.count(ns);
         TimerLines {
+            present: self.hz != 0,
             secure_phys: self.phys[0].line(count),
             nonsecure_phys: self.phys[1].line(count),
             virt: self.virt.line(count),
@@ -244,6 +249,12 @@ mod tests {
         let l = t.lines(5_000);
         assert!(l.nonsecure_phys && !l.secure_phys && !l.virt);
         assert_eq!(t.read(TimerReg::PhysCval, 0, 0), 10);
+    }
+
+    #[test]
+    fn no_timer_drives_no_ppi() {
+        assert_eq!(timers(0).lines(5).ppis().count(), 0);
+        assert!(timers(1).lines(5).ppis().map(|p| p.0).eq([29, 30, 27]));
     }
 
     #[test]

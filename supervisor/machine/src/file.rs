@@ -19,6 +19,8 @@ pub(crate) struct File<'a> {
     pub(crate) clock: Option<ClockFile<'a>>,
     #[serde(borrow)]
     pub(crate) gic: GicFile<'a>,
+    #[serde(borrow, default)]
+    pub(crate) l2: Option<L2File<'a>>,
     #[serde(borrow)]
     pub(crate) boot: &'a RawValue,
     #[serde(borrow, default)]
@@ -88,6 +90,17 @@ pub(crate) struct GicFile<'a> {
     pub(crate) spis: &'a RawValue,
     #[serde(borrow, default)]
     pub(crate) interfaces: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename = "L2")]
+pub(crate) struct L2File<'a> {
+    #[serde(borrow)]
+    pub(crate) at: &'a RawValue,
+    #[serde(borrow)]
+    pub(crate) way_size: &'a RawValue,
+    #[serde(borrow, default)]
+    pub(crate) ways: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

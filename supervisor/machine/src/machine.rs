@@ -18,6 +18,9 @@ pub struct Machine {
     pub clock: Clock,
     /// The interrupt controller.
     pub gic: Gic,
+    /// The level 2 cache, if it has a controller of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l2: Option<L2Cache>,
     /// What is loaded before the first instruction.
     pub boot: Boot,
     /// The devices, in the file's order; a channel's number is the index of its device here.
@@ -34,6 +37,10 @@ pub enum CpuModel {
     /// ARM Cortex-A15 MPCore, r0p0 as to its identification registers.
     #[serde(rename = "cortex-a15")]
     CortexA15,
+    /// ARM Cortex-A9 MPCore, r0p0 as to its identification registers. Its private peripherals (snoop control unit, global timer, private
+    /// timers and watchdogs) lie at periphbase.
+    #[serde(rename = "cortex-a9")]
+    CortexA9,
 }
 
 /// The processor of a [`Machine`].
@@ -49,13 +56,33 @@ pub struct Cpu {
     pub quantum: u32,
     /// PERIPHBASE: where the private peripherals lie (Cortex-A15 TRM 2.2, signal PERIPHBASE), a multiple of 32 KiB.
     pub periphbase: u64,
-    /// Frequency of the generic timer's counter (CNTFRQ), in Hz.
+    /// In Hz: on Cortex-A15 the frequency of the generic timer's counter (CNTFRQ), on Cortex-A9 that of PERIPHCLK, which clocks the private and
+    /// global timers.
     pub timer_hz: u32,
 }
 
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }
+
+/// A level 2 cache with an L2C-310 controller (PL310). Caches change nothing here; their controller is what software sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct L2Cache {
+    /// First address of the controller's 4 KiB, a multiple of 4 KiB.
+    pub at: u64,
+    /// Bytes of a way: 16 KiB to 512 KiB, a power of two.
+    pub way_size: u64,
+    /// Ways: 8 or 16.
+    pub ways: u32,
+}
+
+/// Size of the L2C-310's register range.
+pub(crate) const L2_SIZE: u64 = 0x1000;
+
+/// Where the private peripherals of Cortex-A9 lie, from periphbase: what they are called, offset, size (TRM DDI 0407, table 1-3).
+pub(crate) const A9_PRIVATE: [(&str, u64, u64); 3] =
+    [("the SCU", 0, 0x100), ("the global timer", 0x200, 0x100), ("the private timers", 0x600, 0x100)];
 
 /// Guest RAM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +157,17 @@ impl Machine {
     /// Where the GIC's CPU interface lies: (address, size).
     pub fn gic_cpu(&self) -> (u64, u64) {
         (self.cpu.periphbase + self.gic.cpu, self.gic.cpu_size)
+    }
+
+    /// Where the core's other private peripherals lie: (what they are called, address, size). They are the three that Cortex-A9 has.
+    pub fn private(&self) -> impl Iterator<Item = (&'static str, u64, u64)> + '_ {
+        let there = self.cpu.model == CpuModel::CortexA9;
+        A9_PRIVATE.into_iter().filter(move |_| there).map(|(name, at, size)| (name, self.cpu.periphbase + at, size))
+    }
+
+    /// Where the level 2 cache's controller lies: (address, size).
+    pub fn l2(&self) -> Option<(u64, u64)> {
+        self.l2.as_ref().map(|l2| (l2.at, L2_SIZE))
     }
 
     /// The index of the device that has this name.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::file::{BootFile, DeviceFile, File, ImageFile, LimitsFile, LinuxFile, PinFile, SizeFile, TargetFile};
 use crate::machine::{
     Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Dma, GIC_DIST_SIZE, Gic, ImageBoot,
-    Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
+    L2_SIZE, L2Cache, Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
 };
 use crate::source::{ConfigError, Source};
 
@@ -81,6 +81,7 @@ pub(crate) enum Place {
     GicCpu,
     Spis,
     Interfaces,
+    L2,
     Kernel,
     Dtb,
     Initrd,
@@ -297,6 +298,14 @@ impl<'a> Reader<'a> {
             spis: self.get(Place::Spis, file.gic.spis)?,
             interfaces: self.opt(Place::Interfaces, file.gic.interfaces, cpu.count)?,
         };
+        let l2 = match &file.l2 {
+            Some(l2) => Some(L2Cache {
+                way_size: self.size(Place::L2, l2.way_size)?,
+                ways: self.opt(Place::L2, l2.ways, 8)?,
+                at: self.get(Place::L2, l2.at)?,
+            }),
+            None => None,
+        };
         let mut bus = Vec::new();
         for (i, range) in file.bus.iter().enumerate() {
             let size = self.size(Place::Bus(i), range.size)?;
@@ -313,6 +322,7 @@ impl<'a> Reader<'a> {
             memory,
             clock: self.clock(file, over)?,
             gic,
+            l2,
             boot: match self.source.value(file.boot)? {
                 BootFile::Linux(linux) => Boot::Linux(self.linux(file.boot, &linux, over, cores)?),
                 BootFile::Image(image) => Boot::Image(self.image(&image, over)?),
@@ -331,10 +341,11 @@ impl<'a> Reader<'a> {
         let name: String = self.source.value(raw)?;
         match name.as_str() {
             "cortex-a15" => Ok(CpuModel::CortexA15),
+            "cortex-a9" => Ok(CpuModel::CortexA9),
             _ => Err(self.source.error(
                 self.source.offset(raw),
                 format!("there is no CPU model \"{name}\""),
-                "it is one of: \"cortex-a15\"",
+                "it is one of: \"cortex-a15\", \"cortex-a9\"",
             )),
         }
     }
@@ -500,6 +511,7 @@ pub(crate) fn check(m: &Machine) -> Result<(), Problem> {
     check_scalars(m)?;
     check_memory(m)?;
     check_gic(m)?;
+    check_l2(m)?;
     check_limits(&m.limits)?;
     check_boot(m)?;
     if m.devices.len() > MAX_DEVICES {
@@ -627,6 +639,20 @@ fn check_gic(m: &Machine) -> Result<(), Problem> {
     Ok(())
 }
 
+fn check_l2(m: &Machine) -> Result<(), Problem> {
+    let Some(L2Cache { at, way_size, ways }) = &m.l2 else { return Ok(()) };
+    let bad = if at % PAGE != 0 || at.checked_add(L2_SIZE).is_none_or(|end| end > SPACE) {
+        "its registers lie at a multiple of 4 KiB below 4 GiB"
+    } else if !way_size.is_power_of_two() || !(16 << 10..=512 << 10).contains(way_size) {
+        "a way has 16 KiB to 512 KiB, a power of two"
+    } else if !matches!(ways, 8 | 16) {
+        "it has 8 or 16 ways"
+    } else {
+        return Ok(());
+    };
+    problem(Place::L2, "there is no such L2 cache", bad)
+}
+
 fn check_limits(l: &Limits) -> Result<(), Problem> {
     let slots = |n: u32| n.is_power_of_two() && (16..=65536).contains(&n);
     let bad = if !slots(l.request_slots) || !slots(l.event_slots) {
@@ -720,7 +746,8 @@ fn check_device(m: &Machine, i: usize, d: &Device) -> Result<(), Problem> {
     Ok(())
 }
 
-/// RAM, its aliases, the GIC and the devices lie apart. `bus` ranges may lie under devices and the GIC, as they come last.
+/// RAM, its aliases, the GIC, the core's other peripherals and the devices lie apart. `bus` ranges may lie under all of these but RAM, as they
+/// come last.
 fn check_overlaps(m: &Machine) -> Result<(), Problem> {
     let mut ranges = vec![("RAM".to_owned(), m.memory.base, m.memory.size, Place::MemoryBase)];
     ranges.extend(
@@ -731,6 +758,8 @@ fn check_overlaps(m: &Machine) -> Result<(), Problem> {
     let (cpu, cpu_size) = m.gic_cpu();
     ranges.push(("the GIC distributor".to_owned(), dist, dist_size, Place::GicDist));
     ranges.push(("the GIC CPU interface".to_owned(), cpu, cpu_size, Place::GicCpu));
+    ranges.extend(m.private().map(|(name, at, size)| (name.to_owned(), at, size, Place::Periphbase)));
+    ranges.extend(m.l2().map(|(at, size)| ("the L2 cache controller".to_owned(), at, size, Place::L2)));
     ranges.extend(
         m.devices.iter().enumerate().map(|(i, d)| (format!("\"{}\"", d.name), d.at, d.size, Place::DeviceAt(i))),
     );

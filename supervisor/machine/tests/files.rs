@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use reprise_machine::{
-    Backend, Boot, ClockMode, ConfigError, LineTarget, Machine, Overrides, Pin, Pins, Resolved, Source, Wire,
+    Backend, Boot, ClockMode, ConfigError, CpuModel, LineTarget, Machine, Overrides, Pin, Pins, Resolved, Source, Wire,
     WireTarget, resolve,
 };
 
@@ -81,9 +81,44 @@ fn vexpress_is_the_board_that_its_device_tree_describes() {
 }
 
 #[test]
+fn vexpress_a9_is_the_board_that_its_device_tree_describes() {
+    let machine = open("vexpress-a9.ron", &linux()).machine;
+    assert_eq!((machine.cpu.model, machine.memory.base), (CpuModel::CortexA9, 0x6000_0000));
+    assert_eq!((machine.gic_dist(), machine.gic_cpu()), ((0x1e00_1000, 0x1000), (0x1e00_0100, 0x100)));
+    assert!(machine.private().map(|(_, at, _)| at).eq([0x1e00_0000, 0x1e00_0200, 0x1e00_0600]));
+    assert_eq!(machine.l2(), Some((0x1e00_a000, 0x1000)));
+    let devices = [
+        ("sysreg", 0x1000_0000, None),
+        ("sysctl", 0x1000_1000, None),
+        ("uart0", 0x1000_9000, Some(5)),
+        ("uart1", 0x1000_a000, Some(6)),
+        ("uart2", 0x1000_b000, Some(7)),
+        ("uart3", 0x1000_c000, Some(8)),
+        ("watchdog", 0x1000_f000, Some(0)),
+        ("timer01", 0x1001_1000, Some(2)),
+        ("timer23", 0x1001_2000, Some(3)),
+        ("rtc", 0x1001_7000, Some(4)),
+        ("tile-watchdog", 0x100e_5000, Some(51)),
+    ];
+    assert_eq!(machine.devices.len(), devices.len());
+    for (name, at, spi) in devices {
+        let device = &machine.devices[machine.device_index(name).unwrap()];
+        let found = device.lines.iter().find_map(|l| match l.to {
+            LineTarget::Spi(n) => Some(n),
+            _ => None,
+        });
+        assert_eq!((device.at, found), (at, spi), "{name}");
+    }
+    let a15 = open("vexpress.ron", &linux()).machine;
+    assert_eq!((a15.private().count(), a15.l2()), (0, None));
+    assert!(!a15.to_text().contains("l2"), "a machine without the cache reads and writes as before");
+}
+
+#[test]
 fn a_machine_survives_its_text() {
     for machine in [
         open("vexpress.ron", &linux()).machine,
+        open("vexpress-a9.ron", &linux()).machine,
         open("hello.ron", &Overrides::default()).machine,
         read(GOOD).unwrap().machine,
     ] {
@@ -222,6 +257,22 @@ fn impossible_sizes() {
     fails("(1, 1)", "(1, 0)", (5, 38), "1/0 ns");
     fails("\"64K\"", "\"65K\"", (13, 21), "arena");
     fails("size: 0x10000000)", "size: 0x10000001)", (12, 16), "bus range");
+}
+
+#[test]
+fn private_peripherals_and_the_l2_cache() {
+    let l2 = |text: &str| format!("spis: 64),\n    l2: ({text})");
+    fails("spis: 64)", &l2("at: 0x1e00a010, way_size: \"64K\""), (7, 14), "no such L2 cache");
+    fails("spis: 64)", &l2("at: 0x1e00a000, way_size: \"48K\""), (7, 14), "no such L2 cache");
+    fails("spis: 64)", &l2("at: 0x1e00a000, way_size: \"1M\""), (7, 14), "no such L2 cache");
+    fails("spis: 64)", &l2("at: 0x1e00a000, way_size: \"64K\", ways: 4"), (7, 14), "no such L2 cache");
+    fails("spis: 64)", &l2("at: 0x1c090000, way_size: \"64K\""), (10, 46), "overlaps the L2 cache controller");
+    fails(
+        "\"cortex-a15\", periphbase: 0x2c000000",
+        "\"cortex-a9\", periphbase: 0x1c090000",
+        (9, 46),
+        "overlaps the SCU",
+    );
 }
 
 #[test]
