@@ -8,11 +8,11 @@ use dynasmrt::mmap::{ExecutableBuffer, MutableBuffer};
 use dynasmrt::{DynasmApi, dynasm};
 use reprise_arm::fp::simd_helpers::{Misc, pack};
 use reprise_arm::fp::vfp_helpers::Vfp;
-use reprise_arm::ir::{HELPERS, HelperId, Op, SINK, Uop};
+use reprise_arm::ir::{FIRST_TEMP, HELPERS, HelperId, Op, SINK, Uop};
 use reprise_arm::models::Model;
 use reprise_arm::state::Cpu;
 use reprise_jit::emit::{Emitter, Features};
-use reprise_jit::fp::{known, lower, lower_value};
+use reprise_jit::fp::{Moves, known, lower, lower_value};
 
 // ---- a source of numbers ------------------------------------------------------------------------------------------------------
 
@@ -214,6 +214,11 @@ struct Code {
 impl Code {
     /// The inline form of `u` between a prologue and an epilogue, and its length on the hot path; `None` if there is none.
     fn new(u: &Uop, features: Features) -> Option<Self> {
+        Self::of(features, |e| if u.op == Op::Helper { lower_value(e, u) } else { lower(e, u, call) })
+    }
+
+    /// What `f` emits between a prologue and an epilogue.
+    fn of(features: Features, f: impl FnOnce(&mut Emitter) -> bool) -> Option<Self> {
         let mut e = Emitter::new(0, features);
         dynasm!(e.asm
             ; .arch x64
@@ -225,7 +230,7 @@ impl Code {
             ; mov r12, QWORD PATTERN + 9 ; mov r13, QWORD PATTERN + 10 ; mov r14, QWORD PATTERN + 11 ; mov r15, QWORD PATTERN + 12
         );
         let start = e.asm.offset().0;
-        let inline = if u.op == Op::Helper { lower_value(&mut e, u) } else { lower(&mut e, u, call) };
+        let inline = f(&mut e);
         let hot = e.asm.offset().0 - start;
         if !inline {
             assert_eq!(hot, 0, "code without a lowering");
@@ -511,9 +516,9 @@ fn ordinary_numbers_need_no_helper() {
             let Some(code) = Code::new(&u, Features::detect()) else { continue };
             // A quotient by zero and an unsigned number from 2^31 on are the helper's.
             let zeros = !name.contains("Div");
-            for _ in 0..8 {
+            for fpscr in [0x10, 0x0100_0010, 0x10, 0x0100_0010] {
                 ordinary(&mut r, &mut cpu.ext, double, zeros);
-                cpu.fpscr = 0x10;
+                cpu.fpscr = fpscr;
                 let before = CALLS.get();
                 code.run(&mut cpu, 0);
                 assert_eq!(CALLS.get(), before, "{name} {u} called its helper");
@@ -528,7 +533,8 @@ fn odd_numbers_go_to_the_helper() {
     let (vadd, fadd) = (u32::from(Vfp::AddD.id(0).0), u32::from(Misc::FAdd.id(0).0));
     for (u, words, fpscr, calls) in [
         (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0x10, 0),
-        (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0, 1),
+        (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0, 0),
+        (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 1, 0x3fe0_0000], 0, 1),
         (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0x0040_0010, 1),
         (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0x3ff0_0000], 0x0100_0010, 0),
         (uop(vadd, 4, 5, 6), [1, 0, 0, 0x3ff0_0000], 0x0100_0010, 1),
@@ -553,13 +559,144 @@ fn odd_numbers_go_to_the_helper() {
 fn hot_paths_are_short() {
     let q = pack(0, 2, 4);
     for (aux, imm, a, b, most) in [
-        (Vfp::AddD.id(0), 0, 1, 2, 112),
-        (Vfp::MlaD.id(0), 0, 1, 2, 160),
+        (Vfp::AddD.id(0), 0, 1, 2, 80),
+        (Vfp::MlaD.id(0), 0, 1, 2, 110),
         (Misc::FAdd.id(0), q, 2, 0, 150),
         (Misc::FMla.id(0), q, 2, 0, 230),
         (Misc::Eor.id(0), q, 2, 0, 40),
     ] {
         let code = Code::new(&uop(aux.0.into(), imm, a, b), Features::detect()).expect("an inline form");
         assert!(code.hot <= most, "helper {:#x} takes {} bytes", aux.0, code.hot);
+    }
+}
+
+/// The instruction's micro-ops for a move of `words` words, `op` on each or on the last.
+fn word_moves(r: &mut Rng) -> Vec<Uop> {
+    let u = |op, d, a, imm| Uop { op, d, a, b: 0, imm, aux: 0 };
+    let words = r.pick(&[1, 2, 2, 3, 4, 4]);
+    let (from, to) = (r.below(60), r.below(60));
+    let from = if r.below(3) == 0 { to } else { from };
+    let (constant, kind) = (r.below(3) == 0, r.below(5));
+    let mut v = Vec::new();
+    let mut t = FIRST_TEMP;
+    for i in 0..words {
+        if constant {
+            if i == 0 || r.below(2) == 0 {
+                t += 1;
+                let imm = r.pick(&[0, u32::MAX, 0x3ff0_0000, 1, 0x8000_0000]);
+                v.push(u(Op::MovImm, t, 0, imm));
+            }
+        } else {
+            t += 1;
+            v.push(u(Op::ExtGet, t, 0, from + i));
+            let last = i + 1 == words;
+            let op = match kind {
+                0 if last => Some((Op::EorImm, 0x8000_0000)),
+                1 if last => Some((Op::AndImm, 0x7fff_ffff)),
+                2 => Some((Op::OrrImm, 0x1234_0000)),
+                3 => Some((Op::AndImm, r.next() as u32)),
+                _ => None,
+            };
+            if let Some((op, imm)) = op {
+                t += 1;
+                v.push(u(op, t, t - 1, imm));
+            }
+        }
+        v.push(u(Op::ExtSet, SINK, t, to + i));
+    }
+    v
+}
+
+fn interpret(uops: &[Uop], cpu: &mut Cpu) {
+    for u in uops {
+        let (d, a) = (usize::from(u.d), usize::from(u.a));
+        match u.op {
+            Op::MovImm => cpu.regs[d] = u.imm,
+            Op::ExtGet => cpu.regs[d] = cpu.ext[u.imm as usize],
+            Op::ExtSet => cpu.ext[u.imm as usize] = cpu.regs[a],
+            Op::AndImm => cpu.regs[d] = cpu.regs[a] & u.imm,
+            Op::OrrImm => cpu.regs[d] = cpu.regs[a] | u.imm,
+            Op::EorImm => cpu.regs[d] = cpu.regs[a] ^ u.imm,
+            _ => unreachable!("no such move"),
+        }
+    }
+}
+
+#[test]
+fn moves_of_words_become_moves_of_registers() {
+    let (mut x, mut y) = (cpu(), cpu());
+    let mut r = Rng(4);
+    let mut fused = 0;
+    for _ in 0..2000 {
+        let uops = word_moves(&mut r);
+        let Some(moves) = Moves::find(&uops) else { continue };
+        let n = moves.len;
+        let code = Code::of(Features::none(), |e| {
+            moves.emit(e);
+            true
+        });
+        let code = code.expect("moves");
+        fused += usize::from(n == uops.len());
+        fill(&mut r, &mut x.ext);
+        y.ext = x.ext;
+        code.run(&mut x, 0);
+        interpret(&uops[..n], &mut y);
+        assert_eq!(x.ext, y.ext, "{uops:?}");
+    }
+    assert!(fused > 1000, "{fused}");
+}
+
+#[test]
+fn a_value_that_is_used_again_is_not_fused_away() {
+    let u = |op, d, a, imm| Uop { op, d, a, b: 0, imm, aux: 0 };
+    let (t, s) = (FIRST_TEMP, FIRST_TEMP + 1);
+    let moves = [u(Op::ExtGet, t, 0, 4), u(Op::ExtSet, SINK, t, 8), u(Op::ExtGet, s, 0, 5), u(Op::ExtSet, SINK, s, 9)];
+    let mut more = moves.to_vec();
+    more.push(u(Op::St32, t, 0, 0));
+    let len = |uops: &[Uop]| Moves::find(uops).map_or(0, |m| m.len);
+    assert_eq!(len(&moves), 4);
+    assert_eq!(len(&more), 0);
+    assert_eq!(len(&moves[..2]), 0);
+    // The second word comes from where the first one went.
+    let overlap =
+        [u(Op::ExtGet, t, 0, 4), u(Op::ExtSet, SINK, t, 5), u(Op::ExtGet, s, 0, 5), u(Op::ExtSet, SINK, s, 6)];
+    assert_eq!(len(&overlap), 0);
+    // A core register is no temporary.
+    assert_eq!(
+        len(&[u(Op::MovImm, 3, 0, 4), u(Op::ExtSet, SINK, 3, 8), u(Op::MovImm, 3, 0, 4), u(Op::ExtSet, SINK, 3, 9)]),
+        0
+    );
+}
+
+/// Small whole numbers set no flag and need no helper, whether or not IXC is set.
+#[test]
+fn whole_numbers_need_no_helper() {
+    let mut cpu = cpu();
+    let mut r = Rng(5);
+    for aux in known_helpers().into_iter().filter(|aux| aux >> 8 == 1) {
+        let name = HELPERS[1][aux as usize & 0xff].name;
+        if ["Fma", "Fms", "Fnm", "Sqrt", "Div", "Fix"].iter().any(|s| name["vfp.".len()..].starts_with(s)) {
+            continue;
+        }
+        let double = name.ends_with('D') && !name.contains("From") || name.starts_with("vfp.DoubleTo");
+        for _ in 0..16 {
+            let u = any_uop(&mut r, aux);
+            let code = Code::new(&u, Features::none()).expect("an inline form");
+            for pair in cpu.ext.chunks_exact_mut(2) {
+                let v = [r.below(200), r.below(200)];
+                if name.contains("From") {
+                    pair.copy_from_slice(&v);
+                } else if double {
+                    let v = f64::from(v[0]).to_bits();
+                    pair.copy_from_slice(&[v as u32, (v >> 32) as u32]);
+                } else {
+                    pair.copy_from_slice(&v.map(|v| (v as f32).to_bits()));
+                }
+            }
+            cpu.fpscr = 0;
+            let before = CALLS.get();
+            code.run(&mut cpu, 0);
+            assert_eq!((CALLS.get() - before, cpu.fpscr & 0x9f), (0, 0), "{name} {u}");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! VFP conversions.
 
+use dynasmrt::DynamicLabel;
 use reprise_arm::fp::vfp_helpers::Vfp;
 
-use super::scalar::{Prec, Zero, finish};
-use super::{Ctx, Table, check_vfp};
+use super::scalar::{Prec, Slow, Zero};
+use super::{Ctx, Table, check_fz, check_vfp, exact};
 use crate::emit::{Emitter, ext};
 
 const SINGLE: Prec = Prec { dp: false };
@@ -11,21 +12,32 @@ const DOUBLE: Prec = Prec { dp: true };
 
 /// Always exact, but for NaNs and denormals under flush-to-zero.
 fn single_to_double(e: &mut Emitter, c: &Ctx) -> bool {
-    let slow = e.label();
-    SINGLE.operand(e, c.u.a.into(), slow);
-    x!(e; cvtss2sd xmm0, [rbp + ext(c.u.a.into())]);
-    finish(e, c, DOUBLE, 0, Zero::Always, slow, |e| DOUBLE.store(e, 0, c.u.imm));
+    let (slow, hot, odd, good, call, done) = (e.label(), e.label(), e.label(), e.label(), e.label(), e.label());
+    let a = c.u.a.into();
+    check_fz(e, slow);
+    e.place(hot);
+    x!(e; cvtss2sd xmm0, [rbp + ext(a)]);
+    DOUBLE.sure(e, 0, odd);
+    e.place(good);
+    DOUBLE.store(e, 0, c.u.imm);
+    e.place(done);
+    let c = *c;
+    e.cold(move |e| {
+        e.place(odd);
+        DOUBLE.jump_exact_zero(e, 0, Zero::Always, good);
+        e.place(call);
+        c.helper(e, done);
+        e.place(slow);
+        exact::flushing(e, &[(SINGLE, a)], hot, call);
+    });
     true
 }
 
 fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
-    let slow = e.label();
-    check_vfp(e, slow);
     let a = u32::from(c.u.a);
-    DOUBLE.operand(e, a, slow);
+    let slow = Slow::check(e, DOUBLE, &[a], None);
     x!(e; cvtsd2ss xmm0, [rbp + ext(2 * a)]);
-    // The zero test of a product looks at registers of the result's precision; here the operand is a double.
-    let (odd, good, done) = (e.label(), e.label(), e.label());
+    let (odd, good, call, done) = (e.label(), e.label(), e.label(), e.label());
     SINGLE.sure(e, 0, odd);
     e.place(good);
     SINGLE.store(e, 0, c.u.imm);
@@ -33,34 +45,58 @@ fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
     let c = *c;
     e.cold(move |e| {
         e.place(odd);
-        x!(e; mov rax, [rbp + ext(2 * a)] ; add rax, rax ; jz =>good);
-        e.place(slow);
+        // A zero is exact if the double is one.
+        DOUBLE.jump_zero_reg(e, a, good);
+        e.place(call);
         c.helper(e, done);
+        e.place(slow.entry);
+        exact::look(e, &slow.operands, slow.hot, call);
+        DOUBLE.load(e, 1, a);
+        x!(e; cvtsd2ss xmm0, xmm1 ; cvtss2sd xmm2, xmm0);
+        exact::equal(e, DOUBLE, 1, 2, call);
+        SINGLE.sure(e, 0, odd);
+        x!(e; jmp =>good);
     });
     true
 }
 
 /// To a 32-bit integer, by way of one of 64 bits: what does not fit (or is no number) goes to the helper.
 fn to_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool, truncate: bool) -> bool {
-    let (slow, done) = (e.label(), e.label());
-    check_vfp(e, slow);
-    p.operand(e, c.u.a.into(), slow);
+    let (call, store, done) = (e.label(), e.label(), e.label());
+    let slow = Slow::check(e, p, &[c.u.a.into()], None);
     let at = p.at(c.u.a.into());
-    match (p.dp, truncate) {
+    let convert = move |e: &mut Emitter| match (p.dp, truncate) {
         (false, false) => x!(e; cvtss2si rax, DWORD [rbp + at]),
         (false, true) => x!(e; cvttss2si rax, DWORD [rbp + at]),
         (true, false) => x!(e; cvtsd2si rax, QWORD [rbp + at]),
         (true, true) => x!(e; cvttsd2si rax, QWORD [rbp + at]),
-    }
-    fits(e, unsigned, slow);
+    };
+    convert(e);
+    e.place(store);
+    fits(e, unsigned, call);
     x!(e; mov [rbp + ext(c.u.imm)], eax);
     e.place(done);
-    c.helper_at(e, slow, done);
+    let c = *c;
+    e.cold(move |e| {
+        e.place(call);
+        c.helper(e, done);
+        e.place(slow.entry);
+        exact::look(e, &slow.operands, slow.hot, call);
+        convert(e);
+        p.load(e, 0, c.u.a.into());
+        if p.dp {
+            x!(e; cvtsi2sd xmm1, rax);
+        } else {
+            x!(e; cvtsi2ss xmm1, rax);
+        }
+        exact::equal(e, p, 0, 1, call);
+        x!(e; jmp =>store);
+    });
     true
 }
 
 /// Jumps to `no` unless `rax` is a 32-bit number.
-fn fits(e: &mut Emitter, unsigned: bool, no: dynasmrt::DynamicLabel) {
+fn fits(e: &mut Emitter, unsigned: bool, no: DynamicLabel) {
     if unsigned {
         x!(e; mov ecx, eax);
     } else {
@@ -69,13 +105,14 @@ fn fits(e: &mut Emitter, unsigned: bool, no: dynasmrt::DynamicLabel) {
     x!(e; cmp rcx, rax ; jne =>no);
 }
 
-/// From a 32-bit integer; exact in double precision.
+/// From a 32-bit integer; exact in double precision, and in single precision up to 24 bits.
 fn from_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
-    let (slow, done) = (e.label(), e.label());
+    let (slow, go, done) = (e.label(), e.label(), e.label());
+    let at = ext(c.u.a.into());
     if !p.dp {
         check_vfp(e, slow);
+        e.place(go);
     }
-    let at = ext(c.u.a.into());
     // The conversion keeps the upper part of its destination: break the dependency.
     x!(e; xorps xmm0, xmm0);
     match (unsigned, p.dp) {
@@ -87,9 +124,33 @@ fn from_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     p.store(e, 0, c.u.imm);
     e.place(done);
     if !p.dp {
-        c.helper_at(e, slow, done);
+        small_or_helper(e, c, (at, unsigned), slow, go, done);
     }
     true
+}
+
+/// Out of line: at `slow`, goes on at `go` if the mode and a small number at `at` allow it, and else calls the helper.
+fn small_or_helper(
+    e: &mut Emitter,
+    c: &Ctx,
+    (at, unsigned): (i32, bool),
+    slow: DynamicLabel,
+    go: DynamicLabel,
+    done: DynamicLabel,
+) {
+    let c = *c;
+    e.cold(move |e| {
+        let call = e.label();
+        e.place(slow);
+        exact::look(e, &[], go, call);
+        x!(e; mov eax, [rbp + at]);
+        if !unsigned {
+            x!(e; add eax, 0x80_0000);
+        }
+        x!(e; cmp eax, 0x100_0000 ; jbe =>go);
+        e.place(call);
+        c.helper(e, done);
+    });
 }
 
 /// Bits of 2 to the power of `n` as a double.
@@ -99,9 +160,8 @@ fn power(n: i32) -> u64 {
 
 /// VCVT to fixed point, 32 bits: scaling by a power of two is exact in double precision.
 fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
-    let (slow, done) = (e.label(), e.label());
-    check_vfp(e, slow);
-    p.operand(e, c.u.imm, slow);
+    let (call, done) = (e.label(), e.label());
+    let slow = Slow::check(e, p, &[c.u.imm], None);
     let at = p.at(c.u.imm);
     if p.dp {
         x!(e; movsd xmm0, [rbp + at]);
@@ -110,7 +170,7 @@ fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     }
     let k = e.constant(power(c.u.a.into()).into());
     x!(e; mulsd xmm0, [=>k] ; cvttsd2si rax, xmm0);
-    fits(e, unsigned, slow);
+    fits(e, unsigned, call);
     if p.dp {
         // The result fills the register: rcx is eax, extended.
         x!(e; mov [rbp + at], rcx);
@@ -118,17 +178,24 @@ fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
         x!(e; mov [rbp + at], eax);
     }
     e.place(done);
-    c.helper_at(e, slow, done);
+    let c = *c;
+    e.cold(move |e| {
+        e.place(slow.entry);
+        exact::look(e, &slow.operands, slow.hot, call);
+        e.place(call);
+        c.helper(e, done);
+    });
     true
 }
 
 /// VCVT from fixed point, 32 bits, always to nearest: one rounding in the conversion, and exact scaling.
 fn from_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
-    let (slow, done) = (e.label(), e.label());
+    let (slow, go, done) = (e.label(), e.label(), e.label());
+    let at = p.at(c.u.imm);
     if !p.dp {
         check_vfp(e, slow);
+        e.place(go);
     }
-    let at = p.at(c.u.imm);
     if unsigned {
         x!(e; mov eax, [rbp + at]);
     } else {
@@ -146,7 +213,7 @@ fn from_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     p.store(e, 0, c.u.imm);
     e.place(done);
     if !p.dp {
-        c.helper_at(e, slow, done);
+        small_or_helper(e, c, (at, unsigned), slow, go, done);
     }
     true
 }

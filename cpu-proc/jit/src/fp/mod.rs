@@ -5,10 +5,14 @@
 //!
 //! # Floating point
 //! The hot path is the host's operation and a proof that its result is the architected one with no flag to set: FPSCR rounds to nearest,
-//! IXC is set already, and the result is normal and well above the smallest
-//! normal ("sure", see [`reprise_arm::fp::ops`]). Under flush-to-zero, which programs built with -ffast-math ask for and Advanced SIMD always has, the operands must not be denormal either. A zero is looked
-//! at out of line, where exact ones go back to the hot path. All else calls the helper with the untouched operands. So neither MXCSR nor
-//! anything else of the host shows.
+//! does not flush to zero (VFP; Advanced SIMD always flushes), IXC is set already, and the result is normal and well above the smallest
+//! normal ("sure", see [`reprise_arm::fp::ops`]). Under flush-to-zero the operands must not be denormal either. Out of line there is a second look:
+//!
+//! - at zeros: exact ones go back to the hot path;
+//! - for VFP under flush-to-zero (programs built with `-ffast-math`): operands that are not denormal go back to the hot path;
+//! - for VFP while IXC is clear: a result that is proven exact sets no flag.
+//!
+//! All else calls the helper with the untouched operands. So neither MXCSR nor anything else of the host shows.
 //!
 //! FPSCR is looked at by each instruction anew: the helper that serves the odd case comes back to the straight run, with IXC set or not.
 // The assembler's macro converts register numbers whatever type they have.
@@ -21,6 +25,8 @@ use reprise_arm::fp::fpscr::Fpscr;
 use reprise_arm::ir::{HELPERS, HelperId, Op, Uop};
 
 use crate::emit::{Emitter, ext, fpscr};
+
+pub use fuse::Moves;
 
 /// Assembles for x86-64 into the emitter.
 macro_rules! x {
@@ -50,7 +56,16 @@ macro_rules! lanes {
     };
 }
 
+/// Assembles the single- or double-precision instruction.
+macro_rules! fp {
+    ($e:expr, $p:expr; $s:ident / $d:ident $($t:tt)*) => {
+        if $p.dp { x!($e; $d $($t)*) } else { x!($e; $s $($t)*) }
+    };
+}
+
 mod convert;
+mod exact;
+mod fuse;
 mod moves;
 mod prim;
 mod scalar;
@@ -129,11 +144,15 @@ fn store_q(e: &mut Emitter, x: u8, r: u32) {
     x!(e; movups [rbp + ext(2 * r)], Rx(x));
 }
 
-/// Jumps to `no` unless FPSCR lets VFP arithmetic take the host's result: to nearest, IXC set. Flush-to-zero makes no difference to a sure
-/// result of operands that are not denormal (`Prec::operand`).
-fn check_vfp(e: &mut Emitter, no: DynamicLabel) {
-    let mask = (Fpscr::RMODE | Fpscr::IXC) as i32;
-    x!(e; mov eax, mask ; and eax, [rbp + fpscr()] ; cmp eax, Fpscr::IXC as i32 ; jne =>no);
+/// Jumps to `slow` unless FPSCR lets VFP arithmetic take the host's result as it is: to nearest, no flush-to-zero, IXC set.
+fn check_vfp(e: &mut Emitter, slow: DynamicLabel) {
+    let mask = (Fpscr::RMODE | Fpscr::FZ | Fpscr::IXC) as i32;
+    x!(e; mov eax, mask ; and eax, [rbp + fpscr()] ; cmp eax, Fpscr::IXC as i32 ; jne =>slow);
+}
+
+/// Jumps to `slow` if denormal operands are flushed to zero.
+fn check_fz(e: &mut Emitter, slow: DynamicLabel) {
+    x!(e; test BYTE [rbp + fpscr() + 3], (Fpscr::FZ >> 24) as i8 ; jnz =>slow);
 }
 
 /// Jumps to `no` unless IXC is set.

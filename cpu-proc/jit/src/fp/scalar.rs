@@ -1,21 +1,14 @@
 //! VFP arithmetic and comparisons.
 
 use dynasmrt::DynamicLabel;
-use reprise_arm::fp::fpscr::Fpscr;
 use reprise_arm::fp::vfp_helpers::Vfp;
 
-use super::{Ctx, Table, check_vfp};
+use super::exact::{self, Operand};
+use super::{Ctx, Table, check_fz, check_vfp};
 use crate::emit::{Emitter, ext, fpscr};
 
-/// Assembles the single- or double-precision instruction.
-macro_rules! fp {
-    ($e:expr, $p:expr; $s:ident / $d:ident $($t:tt)*) => {
-        if $p.dp { x!($e; $d $($t)*) } else { x!($e; $s $($t)*) }
-    };
-}
-
 /// A precision.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prec {
     /// Double.
     pub(super) dp: bool,
@@ -63,34 +56,8 @@ impl Prec {
         }
     }
 
-    /// Jumps to `no` if register `n` is a denormal that FPSCR has flushed to zero.
-    pub(super) fn operand(self, e: &mut Emitter, n: u32, no: DynamicLabel) {
-        let (low, back) = (e.label(), e.label());
-        let at = self.at(n);
-        if self.dp {
-            x!(e; test DWORD [rbp + at + 4], 0x7ff0_0000 ; jz =>low);
-        } else {
-            x!(e; test DWORD [rbp + at], 0x7f80_0000 ; jz =>low);
-        }
-        e.place(back);
-        e.cold(move |e| {
-            e.place(low);
-            x!(e; test BYTE [rbp + fpscr() + 3], (Fpscr::FZ >> 24) as i8 ; jz =>back);
-            self.jump_zero_reg(e, n, back);
-            x!(e; jmp =>no);
-        });
-    }
-
-    /// [`Self::operand`] of two registers.
-    fn operands(self, e: &mut Emitter, n: u32, m: u32, no: DynamicLabel) {
-        self.operand(e, n, no);
-        if m != n {
-            self.operand(e, m, no);
-        }
-    }
-
     /// Jumps to `yes` if register `n` is a zero.
-    fn jump_zero_reg(self, e: &mut Emitter, n: u32, yes: DynamicLabel) {
+    pub(super) fn jump_zero_reg(self, e: &mut Emitter, n: u32, yes: DynamicLabel) {
         if self.dp {
             x!(e; mov rax, [rbp + self.at(n)] ; add rax, rax ; jz =>yes);
         } else {
@@ -99,7 +66,7 @@ impl Prec {
     }
 
     /// Jumps to `yes` if `x` is an exact zero.
-    fn jump_exact_zero(self, e: &mut Emitter, x: u8, zero: Zero, yes: DynamicLabel) {
+    pub(super) fn jump_exact_zero(self, e: &mut Emitter, x: u8, zero: Zero, yes: DynamicLabel) {
         let no = e.label();
         let first = if matches!(zero, Zero::Always) { yes } else { no };
         if self.dp {
@@ -139,18 +106,40 @@ impl Prec {
     }
 }
 
-/// The end of an operation with its result in `x`: stores it when it is sure or an exact zero, and else calls the helper. `slow` goes
-/// straight to the helper.
-pub(super) fn finish(
+/// A proof that the result is exact, while IXC is clear: computes it anew, and jumps if it may not be.
+pub(super) type Proof = Box<dyn FnOnce(&mut Emitter, DynamicLabel)>;
+
+/// What to do where [`check_vfp`] failed.
+pub(super) struct Slow {
+    /// Where it jumps to, and the place behind it.
+    pub(super) entry: DynamicLabel,
+    pub(super) hot: DynamicLabel,
+    /// What must not be denormal under flush-to-zero.
+    pub(super) operands: Vec<Operand>,
+    /// Without one an inexact result may need a flag.
+    pub(super) proof: Option<Proof>,
+}
+
+impl Slow {
+    /// Checks FPSCR. Nothing but the operands in memory may be needed behind it.
+    pub(super) fn check(e: &mut Emitter, p: Prec, operands: &[u32], proof: Option<Proof>) -> Self {
+        let (entry, hot) = (e.label(), e.label());
+        check_vfp(e, entry);
+        e.place(hot);
+        Self { entry, hot, operands: operands.iter().map(|n| (p, *n)).collect(), proof }
+    }
+}
+
+/// The end of an operation with its result in `x`: stores it when it is sure or an exact zero, and else calls the helper. Returns a label
+/// that leads there.
+fn finish(
     e: &mut Emitter,
     c: &Ctx,
-    p: Prec,
-    x: u8,
-    zero: Zero,
-    slow: DynamicLabel,
+    (p, x, zero): (Prec, u8, Zero),
+    slow: Slow,
     store: impl FnOnce(&mut Emitter),
-) {
-    let (odd, good, done) = (e.label(), e.label(), e.label());
+) -> DynamicLabel {
+    let (odd, good, call, done) = (e.label(), e.label(), e.label(), e.label());
     p.sure(e, x, odd);
     e.place(good);
     store(e);
@@ -159,9 +148,19 @@ pub(super) fn finish(
     e.cold(move |e| {
         e.place(odd);
         p.jump_exact_zero(e, x, zero, good);
-        e.place(slow);
+        e.place(call);
         c.helper(e, done);
+        e.place(slow.entry);
+        exact::look(e, &slow.operands, slow.hot, call);
+        if let Some(proof) = slow.proof {
+            proof(e, call);
+            p.sure(e, x, odd);
+            x!(e; jmp =>good);
+        } else {
+            x!(e; jmp =>call);
+        }
     });
+    call
 }
 
 /// Destination and operands.
@@ -178,70 +177,117 @@ enum Two {
     Div,
 }
 
+impl Two {
+    /// `0 = n op m`.
+    fn compute(self, e: &mut Emitter, p: Prec, n: u32, m: u32) {
+        p.load(e, 0, n);
+        let at = p.at(m);
+        match self {
+            Two::Add => fp!(e, p; addss / addsd xmm0, [rbp + at]),
+            Two::Sub => fp!(e, p; subss / subsd xmm0, [rbp + at]),
+            Two::Mul | Two::Nmul => fp!(e, p; mulss / mulsd xmm0, [rbp + at]),
+            Two::Div => fp!(e, p; divss / divsd xmm0, [rbp + at]),
+        }
+    }
+
+    /// Computes, and jumps to `no` unless the result is exact (should it be finite and not tiny).
+    fn prove(self, e: &mut Emitter, p: Prec, n: u32, m: u32, no: DynamicLabel) {
+        self.compute(e, p, n, m);
+        p.load(e, 1, n);
+        p.load(e, 2, m);
+        match self {
+            Two::Add => exact::sum(e, p, 0, 1, 2, no),
+            Two::Sub => {
+                exact::negate(e, p, 2);
+                exact::sum(e, p, 0, 1, 2, no);
+            }
+            Two::Mul | Two::Nmul => {
+                let zero = e.label();
+                p.jump_exact_zero(e, 0, Zero::If(n, m), zero);
+                exact::product(e, p, 1, 2, no);
+                e.place(zero);
+            }
+            Two::Div => {
+                let zero = e.label();
+                p.jump_exact_zero(e, 0, Zero::If(n, n), zero);
+                exact::product(e, p, 0, 2, no);
+                fp!(e, p; mulss / mulsd xmm2, xmm0);
+                exact::equal(e, p, 2, 1, no);
+                e.place(zero);
+            }
+        }
+    }
+}
+
 fn two(e: &mut Emitter, c: &Ctx, p: Prec, op: Two) -> bool {
     let (d, n, m) = regs(c);
-    let slow = e.label();
-    check_vfp(e, slow);
-    p.operands(e, n, m, slow);
-    p.load(e, 0, n);
-    let at = p.at(m);
-    match op {
-        Two::Add => fp!(e, p; addss / addsd xmm0, [rbp + at]),
-        Two::Sub => fp!(e, p; subss / subsd xmm0, [rbp + at]),
-        Two::Mul | Two::Nmul => fp!(e, p; mulss / mulsd xmm0, [rbp + at]),
-        Two::Div => fp!(e, p; divss / divsd xmm0, [rbp + at]),
-    }
+    let proof: Proof = Box::new(move |e, no| op.prove(e, p, n, m, no));
+    let slow = Slow::check(e, p, &[n, m], Some(proof));
+    op.compute(e, p, n, m);
     let zero = match op {
         Two::Add | Two::Sub => Zero::Always,
         Two::Mul | Two::Nmul => Zero::If(n, m),
         Two::Div => Zero::If(n, n),
     };
-    finish(e, c, p, 0, zero, slow, |e| if op == Two::Nmul { p.store_negated(e, 0, d) } else { p.store(e, 0, d) });
+    finish(e, c, (p, 0, zero), slow, |e| if op == Two::Nmul { p.store_negated(e, 0, d) } else { p.store(e, 0, d) });
     true
 }
 
 /// VMLA and its kin, rounded twice: the product must be sure or an exact zero, and then the sum.
 fn mla(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_p: bool) -> bool {
     let (d, n, m) = regs(c);
-    let (slow, odd, sum) = (e.label(), e.label(), e.label());
-    check_vfp(e, slow);
-    p.operands(e, n, m, slow);
-    if d != n && d != m {
-        p.operand(e, d, slow);
-    }
+    let (odd, sum) = (e.label(), e.label());
+    let r = if neg_p { 0 } else { 1 };
+    let proof: Proof = Box::new(move |e, no| prove_mla(e, p, r, [d, n, m], [neg_d, neg_p], no));
+    let slow = Slow::check(e, p, &[d, n, m], Some(proof));
     p.load(e, 1, n);
     fp!(e, p; mulss / mulsd xmm1, [rbp + p.at(m)]);
     // An infinite or undefined product shows in the sum.
     p.big(e, 1, odd);
     e.place(sum);
     let at = p.at(d);
-    let r = match (neg_d, neg_p) {
-        (false, false) => {
-            fp!(e, p; addss / addsd xmm1, [rbp + at]);
-            1
-        }
-        (true, false) => {
-            fp!(e, p; subss / subsd xmm1, [rbp + at]);
-            1
-        }
-        (false, true) => {
-            p.load(e, 0, d);
+    match (neg_d, neg_p) {
+        (false, false) => fp!(e, p; addss / addsd xmm1, [rbp + at]),
+        (true, false) => fp!(e, p; subss / subsd xmm1, [rbp + at]),
+        (_, true) => {
+            if neg_d {
+                p.load_negated(e, 0, d);
+            } else {
+                p.load(e, 0, d);
+            }
             fp!(e, p; subss / subsd xmm0, xmm1);
-            0
         }
-        (true, true) => {
-            p.load_negated(e, 0, d);
-            fp!(e, p; subss / subsd xmm0, xmm1);
-            0
-        }
-    };
-    finish(e, c, p, r, Zero::Always, slow, |e| p.store(e, r, d));
+    }
+    let call = finish(e, c, (p, r, Zero::Always), slow, |e| p.store(e, r, d));
     e.cold(move |e| {
         e.place(odd);
         p.jump_exact_zero(e, 1, Zero::If(n, m), sum);
-        x!(e; jmp =>slow);
+        x!(e; jmp =>call);
     });
     true
+}
+
+/// Computes VMLA or so into `r`, and jumps to `no` unless product and sum are exact.
+fn prove_mla(e: &mut Emitter, p: Prec, r: u8, [d, n, m]: [u32; 3], [neg_d, neg_p]: [bool; 2], no: DynamicLabel) {
+    let add = e.label();
+    p.load(e, 2, n);
+    p.load(e, 3, m);
+    x!(e; movaps xmm6, xmm2);
+    fp!(e, p; mulss / mulsd xmm6, xmm3);
+    p.jump_exact_zero(e, 6, Zero::If(n, m), add);
+    p.big(e, 6, no);
+    exact::product(e, p, 2, 3, no);
+    e.place(add);
+    if neg_p {
+        exact::negate(e, p, 6);
+    }
+    p.load(e, 2, d);
+    if neg_d {
+        exact::negate(e, p, 2);
+    }
+    x!(e; movaps Rx(r), xmm6);
+    fp!(e, p; addss / addsd Rx(r), xmm2);
+    exact::sum(e, p, r, 6, 2, no);
 }
 
 /// VFMA and its kin, rounded once. A zero is exact for sure only when the product is.
@@ -250,12 +296,7 @@ fn fma(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_n: bool) -> bool {
         return false;
     }
     let (d, n, m) = regs(c);
-    let slow = e.label();
-    check_vfp(e, slow);
-    p.operands(e, n, m, slow);
-    if d != n && d != m {
-        p.operand(e, d, slow);
-    }
+    let slow = Slow::check(e, p, &[d, n, m], None);
     p.load(e, 0, d);
     p.load(e, 1, n);
     let at = p.at(m);
@@ -265,29 +306,33 @@ fn fma(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_n: bool) -> bool {
         (true, true) => fp!(e, p; vfnmsub231ss / vfnmsub231sd xmm0, xmm1, [rbp + at]),
         (true, false) => fp!(e, p; vfmsub231ss / vfmsub231sd xmm0, xmm1, [rbp + at]),
     }
-    finish(e, c, p, 0, Zero::If(n, m), slow, |e| p.store(e, 0, d));
+    finish(e, c, (p, 0, Zero::If(n, m)), slow, |e| p.store(e, 0, d));
     true
 }
 
 fn sqrt(e: &mut Emitter, c: &Ctx, p: Prec) -> bool {
     let (d, a, _) = regs(c);
-    let slow = e.label();
-    check_vfp(e, slow);
-    p.operand(e, a, slow);
+    let proof: Proof = Box::new(move |e, no| {
+        p.load(e, 1, a);
+        fp!(e, p; sqrtss / sqrtsd xmm0, xmm1);
+        x!(e; movaps xmm2, xmm0);
+        exact::product(e, p, 0, 0, no);
+        fp!(e, p; mulss / mulsd xmm2, xmm0);
+        exact::equal(e, p, 2, 1, no);
+    });
+    let slow = Slow::check(e, p, &[a], Some(proof));
     p.load(e, 0, a);
     fp!(e, p; sqrtss / sqrtsd xmm0, xmm0);
-    finish(e, c, p, 0, Zero::Always, slow, |e| p.store(e, 0, d));
+    finish(e, c, (p, 0, Zero::Always), slow, |e| p.store(e, 0, d));
     true
 }
 
 /// VCMP and VCMPE: they differ only for NaNs, which go to the helper.
 fn cmp(e: &mut Emitter, c: &Ctx, p: Prec, zero: bool) -> bool {
     let (d, a, _) = regs(c);
-    let (slow, done) = (e.label(), e.label());
-    p.operand(e, d, slow);
-    if !zero && a != d {
-        p.operand(e, a, slow);
-    }
+    let (slow, hot, call, done) = (e.label(), e.label(), e.label(), e.label());
+    check_fz(e, slow);
+    e.place(hot);
     p.load(e, 0, d);
     if zero {
         x!(e; xorps xmm1, xmm1);
@@ -297,7 +342,7 @@ fn cmp(e: &mut Emitter, c: &Ctx, p: Prec, zero: bool) -> bool {
     }
     // N, Z, C, V: 2 greater, 6 equal, 8 less.
     x!(e
-        ; jp =>slow
+        ; jp =>call
         ; mov eax, 0x2000_0000
         ; mov ecx, 0x6000_0000
         ; cmove eax, ecx
@@ -309,7 +354,13 @@ fn cmp(e: &mut Emitter, c: &Ctx, p: Prec, zero: bool) -> bool {
         ; mov [rbp + fpscr()], eax
     );
     e.place(done);
-    c.helper_at(e, slow, done);
+    let c = *c;
+    e.cold(move |e| {
+        e.place(slow);
+        exact::flushing(e, &[(p, d), (p, if zero { d } else { a })], hot, call);
+        e.place(call);
+        c.helper(e, done);
+    });
     true
 }
 
