@@ -134,10 +134,24 @@ impl Lower<'_> {
                 continue;
             }
             self.f.forget(self.need[i]);
+            if let Some(moves) = self.moves(i) {
+                self.clobber();
+                moves.emit(&mut self.e);
+                self.done = i + moves.len;
+                continue;
+            }
             let u = self.cx.block.uops[i];
             self.uop(i, &u);
         }
         self.tail();
+    }
+
+    /// Moves of extension words that begin at micro-op `i`, inside its instruction and the innermost skip.
+    fn moves(&self, i: usize) -> Option<crate::fp::Moves> {
+        let b = self.cx.block;
+        let rest = b.insn_of[i..].iter().take_while(|n| **n == b.insn_of[i]).count();
+        let end = self.joins.last().map_or(i + rest, |j| j.at.min(i + rest));
+        crate::fp::Moves::find(&b.uops[i..end])
     }
 
     /// Takes the block's instructions from the budget.
