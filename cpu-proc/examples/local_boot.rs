@@ -111,6 +111,7 @@ fn main() -> Result<()> {
                 cpu.icount as f64 / secs / 1e6,
                 board.accesses
             );
+            eprintln!("engine: {:?}", engine.figures());
             eprintln!("pc {:#x} cpsr {:#x}", cpu.regs[15], cpu.cpsr());
             if let Some(text) = &cpu.halt {
                 eprintln!("halted: {text}");

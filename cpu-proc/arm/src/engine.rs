@@ -48,6 +48,11 @@ pub trait Engine {
         None
     }
 
+    /// Figures about the engine's work so far, by name, for reports; none of them has a part in the execution.
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// Forgets every cache: RAM or CPU state was changed from outside.
     fn flush(&mut self);
 }
@@ -63,6 +68,10 @@ impl<E: Engine + ?Sized> Engine for Box<E> {
 
     fn mismatch(&self) -> Option<&str> {
         (**self).mismatch()
+    }
+
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        (**self).figures()
     }
 
     fn flush(&mut self) {

@@ -28,30 +28,13 @@ pub struct Exit {
     pub target: u32,
 }
 
-/// A jump of compiled code that can be led elsewhere. Offsets in the engine's code memory; 0: there is none.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Site {
-    /// Its 32-bit displacement.
-    pub jump: u32,
-    /// Where it leads while it is not linked.
-    pub stub: u32,
-    /// The 32-bit constant that the fetch table's entry of the target is compared with, if the target lies in another page.
-    pub guard: u32,
-}
-
 /// What an engine that compiles to host code keeps with a block.
 #[derive(Default)]
 pub struct Native {
     /// How often the block was interpreted.
     pub heat: Cell<u32>,
-    /// Host address of its code, 0 if there is none.
-    pub entry: Cell<u64>,
-    /// For each exit, where compiled code can be joined to other code.
-    pub sites: [Cell<Site>; 2],
-    /// What each exit is linked to.
-    pub to: [Cell<Option<CodePtr>>; 2],
-    /// The exits that are linked to this block.
-    pub incoming: RefCell<Vec<(CodePtr, usize)>>,
+    /// Numbers of the engine's compiled forms of it; the first one can be entered from anywhere.
+    pub bodies: RefCell<Vec<u32>>,
 }
 
 /// A block ready to run.

@@ -1,10 +1,11 @@
 //! The engine: from one block to the next.
 
 use crate::emit::Features;
-use crate::lower::{Context, compile};
+use crate::flags::Recipe;
+use crate::lower::{Context, Site, compile, gains};
 use crate::memory::{CodeMemory, MemoryError};
 use crate::runtime::Frame;
-use crate::thunks::{BUDGET, EVENT, EXIT0, JUMPS, LOOKUP, Thunks};
+use crate::thunks::{BUDGET, EVENT, JUMPS, LOOKUP, Thunks};
 use reprise_arm::bus::{Bus, GuestRam};
 use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::state::Cpu;
@@ -17,8 +18,26 @@ use std::ptr::NonNull;
 const CODE_BYTES: usize = 96 << 20;
 /// How often a block is interpreted before it is compiled.
 const THRESHOLD: u32 = 24;
+/// Most compiled forms at a time.
+const MAX_BODIES: usize = 1 << 20;
 /// Most host bytes that a block can take.
 const BLOCK_BYTES: usize = 256 << 10;
+
+/// A compiled form of a block.
+struct Body {
+    code: CodePtr,
+    entry: u64,
+    /// Where it expects the flags, if not in memory.
+    flags: Option<Recipe>,
+    sites: [Site; 2],
+    /// What each exit is linked to.
+    to: [Option<u32>; 2],
+    /// The exits that are linked to it.
+    incoming: Vec<(u32, usize)>,
+}
+
+/// Most compiled forms of one block.
+const FORMS: usize = 4;
 
 /// An entry of the table of jump targets, as compiled code reads it.
 #[derive(Debug, Clone, Copy)]
@@ -55,11 +74,15 @@ pub struct Jit {
     x: Compiler,
 }
 
+// SAFETY: the pointers in it lead to blocks of the cache, which moves between threads together with it.
+unsafe impl Send for Compiler {}
+
 /// All but the cache, which a run borrows.
 struct Compiler {
     memory: CodeMemory,
     thunks: Thunks,
     jumps: Box<[Jump]>,
+    bodies: Vec<Body>,
     /// The packed modes that have numbers.
     modes: Vec<u32>,
     features: Features,
@@ -74,7 +97,7 @@ struct Compiler {
 /// Where the loop goes on.
 enum Way {
     /// Look up the PC; link this exit to what is found.
-    Find(Option<(CodePtr, usize)>),
+    Find(Option<(u32, usize)>),
     /// Something happened.
     Event,
     /// A block did not fit into the budget.
@@ -102,6 +125,7 @@ impl Jit {
             memory,
             thunks,
             jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
+            bodies: Vec::new(),
             modes: Vec::new(),
             features,
             threshold,
@@ -145,6 +169,17 @@ impl Engine for Jit {
         self.x.drive(&mut frame, start, soft)
     }
 
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let s = self.stats();
+        vec![
+            ("blocks_translated", s.translated),
+            ("blocks_compiled", s.compiled),
+            ("code_bytes", s.code_bytes),
+            ("cache_flushes", s.flushes),
+            ("entries", s.entries),
+        ]
+    }
+
     fn flush(&mut self) {
         self.cache.flush();
     }
@@ -156,6 +191,7 @@ impl Compiler {
         self.memory.truncate(self.start);
         self.jumps.fill(NO_JUMP);
         self.modes.clear();
+        self.bodies.clear();
         self.full = false;
         self.stats.flushes += 1;
     }
@@ -221,7 +257,7 @@ impl Compiler {
     }
 
     /// The block at the PC: finds or makes it, compiles it if it is hot, and runs it either way.
-    fn slow(&mut self, frame: &mut Frame<'_>, link: Option<(CodePtr, usize)>, left: u64) -> Way {
+    fn slow(&mut self, frame: &mut Frame<'_>, link: Option<(u32, usize)>, left: u64) -> Way {
         let Some(found) = frame.run.find() else { return Way::Event };
         let (Fetch::Cached(code) | Fetch::Straddles(code)) = found;
         if !frame.run.fits(code, left) {
@@ -230,15 +266,16 @@ impl Compiler {
         if let Fetch::Cached(_) = found {
             // SAFETY: a block of the cache; only cells are changed.
             let c = unsafe { code.as_ref() };
-            let mut entry = c.native.entry.get();
-            if entry == 0 {
+            let mut body = c.native.bodies.borrow().first().copied();
+            if body.is_none() {
                 let heat = c.native.heat.get() + 1;
                 c.native.heat.set(heat);
                 if heat > self.threshold {
-                    entry = self.compile(code).unwrap_or(0);
+                    body = self.compile(code, None);
                 }
             }
-            if entry != 0 {
+            if let Some(body) = body {
+                let entry = self.bodies[body as usize].entry;
                 self.remember(c, entry);
                 if let Some((from, slot)) = link {
                     self.link(from, slot, code);
@@ -283,47 +320,54 @@ impl Compiler {
                 frame.run.leave(from, code.block.pc, host.left + code.n);
                 Way::Budget
             }
-            slot => {
-                let slot = (slot - EXIT0) as usize;
+            exit => {
+                let (body, slot) = (exit >> 4, (exit & 15) as usize);
                 frame.run.leave(from, code.exits[slot].target, host.left);
-                Way::Find(Some((from, slot)))
+                Way::Find(Some((body, slot)))
             }
         }
     }
 
-    /// Compiles a block; `None` if there is no room.
-    fn compile(&mut self, at: CodePtr) -> Option<u64> {
+    /// Compiles a form of a block; `None` if there is no room.
+    fn compile(&mut self, at: CodePtr, flags: Option<Recipe>) -> Option<u32> {
         // SAFETY: a block of the cache.
         let code = unsafe { at.as_ref() };
-        if !self.memory.has_room(BLOCK_BYTES) {
+        if !self.memory.has_room(BLOCK_BYTES) || self.bodies.len() >= MAX_BODIES {
             self.full = true;
             return None;
         }
         let mode = self.number(code.mode())?;
-        let base = self.memory.offset();
+        let (base, body) = (self.memory.offset(), self.bodies.len() as u32);
         let out = compile(Context {
             block: &code.block,
             code: at.as_ptr() as u64,
             thumb: code.mode() & 1 << 8 != 0,
             mode: mode << 28,
+            body,
+            flags,
             thunks: &self.thunks,
             base: self.memory.next(),
             features: self.features,
         });
+        assert!(out.bytes.len() <= BLOCK_BYTES, "a block's code has a limit");
         let entry = self.memory.address(base);
         self.memory.push(&out.bytes);
-        for (site, cell) in out.sites.into_iter().zip(&code.native.sites) {
-            let shift = |o: u32| if o == 0 { 0 } else { o + base };
-            let mut s = site;
-            (s.jump, s.stub, s.guard) = (shift(s.jump), shift(s.stub), shift(s.guard));
-            cell.set(s);
-        }
-        code.native.entry.set(entry);
+        let shift = |o: u32| if o == 0 { 0 } else { o + base };
+        let sites = out.sites.map(|s| Site {
+            jump: shift(s.jump),
+            stub: shift(s.stub),
+            second: shift(s.second),
+            leave: shift(s.leave),
+            guard: shift(s.guard),
+            ..s
+        });
+        self.bodies.push(Body { code: at, entry, flags, sites, to: [None; 2], incoming: Vec::new() });
+        code.native.bodies.borrow_mut().push(body);
         self.stats.compiled += 1;
         if let Some(p) = &mut self.perf {
             p.add(entry, out.bytes.len(), &code.block);
         }
-        Some(entry)
+        Some(body)
     }
 
     /// The number of a mode (without IT) in the table of jump targets.
@@ -350,53 +394,76 @@ impl Compiler {
         self.jumps[jump_slot(pc)] = Jump { pc, page: (code.page() + 1).wrapping_add(mode << 28), entry };
     }
 
-    /// Joins exit `slot` of `from` to `to`.
-    fn link(&mut self, from: CodePtr, slot: usize, to: CodePtr) {
-        // SAFETY: blocks live until the next `adopt`.
-        let (f, t) = unsafe { (from.as_ref(), to.as_ref()) };
-        let (site, entry) = (f.native.sites[slot].get(), t.native.entry.get());
-        let fits = f.is_linkable()
-            && t.is_linkable()
-            && f.mode() >> 8 == t.mode() >> 8
-            && f.exits[slot].target == t.block.pc
-            && site.jump != 0
-            && entry != 0
-            && f.native.entry.get() != 0;
-        if !fits || site.guard == 0 && f.page() != t.page() {
+    /// Joins exit `slot` of the form `from` to a form of `to`.
+    fn link(&mut self, from: u32, slot: usize, to: CodePtr) {
+        let f = &self.bodies[from as usize];
+        let site = f.sites[slot];
+        // SAFETY: blocks live until the next `adopt`, and the form of a dead one is not named any more by then.
+        let (source, target) = unsafe { (f.code.as_ref(), to.as_ref()) };
+        let fits = source.is_linkable()
+            && target.is_linkable()
+            && source.mode() >> 8 == target.mode() >> 8
+            && source.exits[slot].target == target.block.pc
+            && site.jump != 0;
+        if !fits || site.guard == 0 && source.page() != target.page() {
             return;
         }
-        let target = (entry - self.memory.address(0)) as u32;
-        self.memory.patch_jump(site.jump, target);
+        let Some(main) = target.native.bodies.borrow().first().copied() else { return };
+        let page = target.page();
+        let special = site.flags.and_then(|r| self.form(to, r));
+        self.unlink(from, slot);
+        let body = special.unwrap_or(main);
+        let entry = (self.bodies[body as usize].entry - self.memory.address(0)) as u32;
+        if site.saved || special.is_some() {
+            self.memory.patch_jump(site.jump, entry);
+        } else {
+            self.memory.patch_jump(site.second, entry);
+        }
         if site.guard != 0 {
-            self.memory.patch(site.guard, t.page() + 1);
+            self.memory.patch(site.guard, page + 1);
         }
-        if let Some(old) = f.native.to[slot].replace(Some(to)) {
-            // SAFETY: a link is taken away before the block at its end is freed.
-            unsafe { old.as_ref() }.native.incoming.borrow_mut().retain(|l| *l != (from, slot));
+        self.bodies[from as usize].to[slot] = Some(body);
+        self.bodies[body as usize].incoming.push((from, slot));
+    }
+
+    /// The form of a block that takes the flags as `recipe` says, made if it is worth it.
+    fn form(&mut self, code: CodePtr, recipe: Recipe) -> Option<u32> {
+        // SAFETY: a block of the cache.
+        let c = unsafe { code.as_ref() };
+        let forms = c.native.bodies.borrow().clone();
+        if let Some(b) = forms.iter().find(|b| self.bodies[**b as usize].flags == Some(recipe)) {
+            return Some(*b);
         }
-        t.native.incoming.borrow_mut().push((from, slot));
+        if forms.len() >= FORMS || !gains(&c.block, recipe) {
+            return None;
+        }
+        self.compile(code, Some(recipe))
+    }
+
+    /// Leads exit `slot` of `from` back to the engine.
+    fn unlink(&mut self, from: u32, slot: usize) {
+        let f = &mut self.bodies[from as usize];
+        let Some(to) = f.to[slot].take() else { return };
+        let site = f.sites[slot];
+        self.memory.patch_jump(site.jump, site.stub);
+        self.memory.patch_jump(site.second, site.leave);
+        self.bodies[to as usize].incoming.retain(|l| *l != (from, slot));
     }
 
     /// Takes blocks that the cache has thrown away out of compiled code. To be called before the cache frees them.
     fn collect(&mut self, cache: &mut Cache) {
         while let Some(dead) = cache.next_dead() {
-            // SAFETY: the graveyard keeps it, and what it is linked with is alive or in the graveyard too: a block's links go here, before it is freed.
-            unsafe {
-                let code = dead.as_ref();
-                for (from, slot) in code.native.incoming.take() {
-                    let n = &from.as_ref().native;
-                    n.to[slot].set(None);
-                    let site = n.sites[slot].get();
-                    self.memory.patch_jump(site.jump, site.stub);
+            // SAFETY: the graveyard keeps it.
+            let code = unsafe { dead.as_ref() };
+            for body in code.native.bodies.take() {
+                for (from, slot) in std::mem::take(&mut self.bodies[body as usize].incoming) {
+                    self.unlink(from, slot);
                 }
-                for (slot, to) in code.native.to.iter().enumerate() {
-                    if let Some(to) = to.take() {
-                        to.as_ref().native.incoming.borrow_mut().retain(|l| *l != (dead, slot));
-                    }
-                }
-                let pc = code.block.pc | code.mode() >> 8 & 1;
-                let j = &mut self.jumps[jump_slot(pc)];
-                if j.entry == code.native.entry.get() {
+                self.unlink(body, 0);
+                self.unlink(body, 1);
+                let entry = self.bodies[body as usize].entry;
+                let j = &mut self.jumps[jump_slot(code.block.pc | code.mode() >> 8 & 1)];
+                if j.entry == entry {
                     *j = NO_JUMP;
                 }
             }

@@ -58,7 +58,8 @@ pub enum NzRecipe {
 }
 
 impl Recipe {
-    fn uses(self, s: u8) -> bool {
+    /// Whether `s` is one of its operands.
+    pub fn uses(self, s: u8) -> bool {
         match self {
             Recipe::Cmp(a, b) | Recipe::Add(a, b) | Recipe::SubReg(a, b) | Recipe::AddReg(a, b) => a == s || b == s,
             Recipe::CmpImm(a, _) | Recipe::SubImm(a, _) | Recipe::AddImm(a, _) => a == s,

@@ -13,7 +13,6 @@ use crate::thunks::Thunks;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::ir::opt::effects;
 use reprise_arm::ir::{Block, Op, SINK};
-use reprise_interp::cache::Site;
 
 /// The code of a block.
 pub struct Compiled {
@@ -21,6 +20,47 @@ pub struct Compiled {
     pub bytes: Vec<u8>,
     /// For each exit, where it can be joined, as offsets from the first byte.
     pub sites: [Site; 2],
+}
+
+/// A jump of compiled code that can be led elsewhere. Offsets; 0: there is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Site {
+    /// The 32-bit displacement of the jump.
+    pub jump: u32,
+    /// Where it leads at first: code that puts flags in memory, if they are not there, and goes on to the engine.
+    pub stub: u32,
+    /// The displacement of the jump to the engine there; may be led to another block, too.
+    pub second: u32,
+    /// Where that one leads at first.
+    pub leave: u32,
+    /// The 32-bit constant that the fetch table's entry of the target is compared with, if the target lies in another page.
+    pub guard: u32,
+    /// The flags are not in memory at `jump`; a block that follows must know that they are to be had so. (`None` with code in the stub that saves
+    /// them: they are where no other block can find them.)
+    pub flags: Option<Recipe>,
+    /// They are in memory.
+    pub saved: bool,
+}
+
+/// Whether a block gains if it is entered with the flags in `recipe` instead of in memory: they die before the recipe does.
+pub fn gains(block: &Block, recipe: Recipe) -> bool {
+    let need = needs(block);
+    for (i, u) in block.uops.iter().enumerate() {
+        if need[i] == 0 {
+            return true;
+        }
+        if matches!(u.op, Op::Sys | Op::Ldrex | Op::Strex | Op::SkipUnless | Op::SetC | Op::SetCBit | Op::ShiftC)
+            || flow::ends(u.op)
+        {
+            return false;
+        }
+        let e = effects(u);
+        let more = if matches!(u.op, Op::LdX | Op::Ldrex) { 1 << u.b } else { 0 };
+        if need[i + 1] != 0 && (0..64u8).any(|s| (e.defs | more) >> s & 1 == 1 && recipe.uses(s)) {
+            return false;
+        }
+    }
+    false
 }
 
 /// What a lowering knows besides the micro-ops.
@@ -33,6 +73,10 @@ pub struct Context<'a> {
     pub thumb: bool,
     /// The number that the engine gave to the mode, in bits 31:28.
     pub mode: u32,
+    /// The number of this compiled form.
+    pub body: u32,
+    /// Where the flags are on entry, if not in memory.
+    pub flags: Option<Recipe>,
     /// Shared code.
     pub thunks: &'a Thunks,
     /// Host address at which the code will lie.
@@ -51,6 +95,17 @@ struct Join {
     writes_flags: bool,
 }
 
+/// The way of an exit to the engine.
+#[derive(Clone, Copy)]
+struct Stub {
+    /// Where it begins.
+    save: DynamicLabel,
+    /// Behind its jump.
+    second: DynamicLabel,
+    /// Where that leads.
+    leave: DynamicLabel,
+}
+
 /// One block being compiled.
 struct Lower<'a> {
     e: Emitter,
@@ -66,7 +121,7 @@ struct Lower<'a> {
     /// Leaves to the engine; `eax` is the reason.
     exit: DynamicLabel,
     sites: [Site; 2],
-    stubs: [Option<DynamicLabel>; 2],
+    stubs: [Option<Stub>; 2],
     /// Micro-ops before this one were lowered together with an earlier one.
     done: usize,
 }
@@ -76,12 +131,15 @@ pub fn compile(cx: Context<'_>) -> Compiled {
     let mut e = Emitter::new(cx.base, cx.features);
     e.helper = cx.thunks.helper;
     let (step, resume, exit) = (e.label(), e.label(), e.label());
-    let need = needs(cx.block);
+    let (need, flags) = (needs(cx.block), cx.flags);
     let mut l = Lower {
         e,
         cx,
         need,
-        f: FlagState::MEMORY,
+        f: match flags {
+            None => FlagState::MEMORY,
+            Some(r) => FlagState { host: None, ..FlagState::set(Carry::Direct, Some(r)) },
+        },
         joins: Vec::new(),
         step,
         resume,
@@ -91,18 +149,13 @@ pub fn compile(cx: Context<'_>) -> Compiled {
         done: 0,
     };
     l.block();
-    let sites = l.sites;
-    let stubs = l.stubs;
-    let mut e = l.e;
-    let offsets = stubs.map(|s| {
-        s.map_or(0, |label| {
-            let registry = e.asm.labels().resolve_dynamic(label).expect("stubs are placed");
-            registry.0 as u32
-        })
-    });
-    let bytes = e.asm.take().expect("all labels are placed");
-    let sites = [0, 1].map(|i| Site { stub: offsets[i], ..sites[i] });
-    Compiled { bytes, sites }
+    let Lower { mut e, mut sites, stubs, .. } = l;
+    for (site, stub) in sites.iter_mut().zip(stubs) {
+        let Some(stub) = stub else { continue };
+        let at = |label| e.asm.labels().resolve_dynamic(label).expect("stubs are placed").0 as u32;
+        (site.stub, site.second, site.leave) = (at(stub.save), at(stub.second) - 4, at(stub.leave));
+    }
+    Compiled { bytes: e.asm.take().expect("all labels are placed"), sites }
 }
 
 /// Flags that are needed on entry to each micro-op: by a later reader, by an exit, or by the end of the block.
@@ -157,10 +210,12 @@ impl Lower<'_> {
     /// Takes the block's instructions from the budget.
     fn head(&mut self) {
         let n = self.cx.block.insns.len() as i32;
-        let (cold, exit) = (self.e.label(), self.exit);
+        let (cold, exit, mut f) = (self.e.label(), self.exit, self.f);
         dynasm!(self.e.asm ; .arch x64 ; sub r15, n ; js =>cold);
         self.e.cold(move |e| {
-            dynasm!(e.asm ; .arch x64 ; =>cold ; mov eax, crate::thunks::BUDGET as i32 ; jmp =>exit);
+            e.place(cold);
+            f.save(e);
+            dynasm!(e.asm ; .arch x64 ; mov eax, crate::thunks::BUDGET as i32 ; jmp =>exit);
         });
     }
 
@@ -221,20 +276,15 @@ impl Lower<'_> {
         dynasm!(self.e.asm ; .arch x64 ; mov eax, i as i32 ; call =>step);
     }
 
-    /// Out of line: the interpreter executes micro-op `i`; `entry` leads there, `back` is where to go on.
+    /// EFLAGS will be lost. Out of line: the interpreter executes micro-op `i`; `entry` leads there, `back` is where to go on.
     fn cold_step(&mut self, i: usize, entry: DynamicLabel, back: DynamicLabel) {
+        self.clobber();
         let (mut f, step) = (self.f, self.step);
-        f.host = None;
         self.e.cold(move |e| {
             e.place(entry);
             f.save(e);
             dynasm!(e.asm ; .arch x64 ; mov eax, i as i32 ; call =>step ; jmp =>back);
         });
-    }
-
-    /// The flags that a cold path may need can be had there, EFLAGS lost.
-    fn barrier(&mut self) {
-        self.clobber();
     }
 
     // ----- conditions -----

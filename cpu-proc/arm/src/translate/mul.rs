@@ -150,7 +150,12 @@ pub fn half_mul(b: &mut Builder, x: &HalfMul) {
     let wide = matches!(x.op, HalfOp::Smlaw | HalfOp::Smulw);
     let n = if wide { x.rn.0 } else { half(b, x.rn.0, x.x) };
     let (p, hi) = (b.temp(), b.temp());
-    b.emit(Op::Smull, p, n, m, hi.into(), 0);
+    if matches!(x.op, HalfOp::Smul | HalfOp::Smla) {
+        // The product of two halves fits a word.
+        b.op3(Op::Mul, p, n, m);
+    } else {
+        b.emit(Op::Smull, p, n, m, hi.into(), 0);
+    }
     if wide {
         // Bits 47:16 of the 48-bit product.
         b.op_imm(Op::LsrImm, p, p, 16);

@@ -1,6 +1,6 @@
 //! Ends of blocks, skips, and what goes through the engine.
 
-use super::{Join, Lower};
+use super::{Join, Lower, Stub};
 use crate::emit::slot;
 use crate::flags::{FlagState, at};
 use crate::regs::{EAX, ECX, Loc, loc};
@@ -8,10 +8,10 @@ use crate::thunks::{EXIT0, JUMPS, LOOKUP};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::fp::vfp_helpers::Vfp;
 use reprise_arm::ir::opt::effects;
-use reprise_arm::ir::{MemKind, Op, PC_SLOT, Size, Uop};
+use reprise_arm::ir::{FIRST_TEMP, MemKind, Op, PC_SLOT, Size, Uop};
 use reprise_arm::mmu::EXEC_TABLE;
 use reprise_arm::state::{Cpu, HostState};
-use reprise_arm::translate::helpers::id::{MRS_CPSR, MSR_FLAGS};
+use reprise_arm::translate::helpers::id::{ADD_Q, LESS_U, MRS_CPSR, MSR_FLAGS};
 
 impl Lower<'_> {
     /// Lowers one micro-op.
@@ -21,10 +21,7 @@ impl Lower<'_> {
         }
         match u.op {
             Op::SkipUnless => self.skip(i, u),
-            Op::Jump => {
-                self.f.save(&mut self.e);
-                self.exit_to(u.imm as usize);
-            }
+            Op::Jump => self.exit_to(u.imm as usize),
             Op::JumpIf => self.jump_if(u),
             Op::JumpIfZero | Op::JumpIfNotZero => self.jump_if_zero(u),
             Op::JumpReg | Op::JumpRegSame => self.jump_reg(u),
@@ -107,17 +104,26 @@ impl Lower<'_> {
 
     // ----- known exits -----
 
-    /// The label of exit `k`'s way to the engine.
+    /// The label of exit `k`'s way to the engine, with the flags where they are now.
     fn stub(&mut self, k: usize) -> DynamicLabel {
         if let Some(s) = self.stubs[k] {
-            return s;
+            return s.save;
         }
-        let (label, exit) = (self.e.label(), self.exit);
-        self.stubs[k] = Some(label);
+        let (stub, exit, mut f) =
+            (Stub { save: self.e.label(), second: self.e.label(), leave: self.e.label() }, self.exit, self.f);
+        self.stubs[k] = Some(stub);
+        self.sites[k].saved = f.saved();
+        // Operands that are temporaries mean nothing to another block.
+        let shared =
+            f.full.filter(|r| !f.mem_nz && !f.mem_cv && f.nz.is_none() && !(FIRST_TEMP..64).any(|s| r.uses(s)));
+        self.sites[k].flags = shared;
+        let reason = (EXIT0 + k as u32 | self.cx.body << 4) as i32;
         self.e.cold(move |e| {
-            dynasm!(e.asm ; .arch x64 ; =>label ; mov eax, (EXIT0 + k as u32) as i32 ; jmp =>exit);
+            e.place(stub.save);
+            f.save(e);
+            dynasm!(e.asm ; .arch x64 ; jmp =>stub.leave ; =>stub.second ; =>stub.leave ; mov eax, reason ; jmp =>exit);
         });
-        label
+        stub.save
     }
 
     fn same_page(&self, k: usize) -> bool {
@@ -125,10 +131,14 @@ impl Lower<'_> {
         target >> 12 == self.cx.block.pc >> 12
     }
 
-    /// Goes out by exit `k`. Flags are saved.
+    /// Goes out by exit `k`.
     fn exit_to(&mut self, k: usize) {
+        let guarded = !self.same_page(k);
+        if guarded {
+            self.clobber();
+        }
         let stub = self.stub(k);
-        if !self.same_page(k) {
+        if guarded {
             let target = self.cx.block.exits[k].expect("a known exit");
             let entry = EXEC_TABLE as i32 + 4 * (target >> 12) as i32;
             dynasm!(self.e.asm ; .arch x64 ; cmp DWORD [rbx + entry], DWORD -1);
@@ -149,20 +159,21 @@ impl Lower<'_> {
         } else {
             let other = self.e.label();
             branch(self, false, other);
+            let f = self.f;
             self.exit_to(0);
+            self.f = f;
             self.e.place(other);
             self.exit_to(1);
         }
     }
 
     fn jump_if(&mut self, u: &Uop) {
-        self.f.save(&mut self.e);
-        let cond = u.d;
-        self.two_exits(|l, want, to| l.jump_cond(cond, want, to));
+        let cc = self.host_cond(u.d);
+        self.two_exits(|l, want, to| l.jcc(if want { cc } else { cc ^ 1 }, to));
     }
 
     fn jump_if_zero(&mut self, u: &Uop) {
-        self.f.save(&mut self.e);
+        self.clobber();
         let zero = u.op == Op::JumpIfZero;
         match loc(u.a) {
             Loc::R(h) => dynasm!(self.e.asm ; .arch x64 ; test Rd(h), Rd(h)),
@@ -237,6 +248,9 @@ impl Lower<'_> {
         if u.op == Op::HelperK && u.aux == u32::from(Vfp::FlagsFromFpscr.id(0).0) {
             return self.flags_from_fpscr();
         }
+        if self.integer_helper(u) {
+            return;
+        }
         // The helpers that are left neither read nor write the flags; the guest's registers they may.
         self.writes(u.d);
         self.clobber();
@@ -251,6 +265,26 @@ impl Lower<'_> {
         } else if u.op == Op::HelperK {
             self.e.store(u.d, EAX);
         }
+    }
+
+    /// Helpers of the integer core that are a few host instructions; false if `u` is none of them.
+    fn integer_helper(&mut self, u: &Uop) -> bool {
+        if u.op != Op::Helper || ![ADD_Q, LESS_U].map(|h| u32::from(h.0)).contains(&u.aux) {
+            return false;
+        }
+        self.writes(u.d);
+        self.clobber();
+        if u.aux == u32::from(ADD_Q.0) {
+            let q = std::mem::offset_of!(Cpu, q) as i32;
+            self.e.load(EAX, u.a);
+            self.e.add_to(EAX, u.b);
+            dynasm!(self.e.asm ; .arch x64 ; seto cl ; or [rbp + q], cl);
+        } else {
+            self.e.cmp(u.a, u.b);
+            dynasm!(self.e.asm ; .arch x64 ; setb al ; movzx eax, al);
+        }
+        self.e.store(u.d, EAX);
+        true
     }
 
     /// VMRS APSR_nzcv, FPSCR.

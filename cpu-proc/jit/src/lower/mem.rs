@@ -76,6 +76,13 @@ impl Move {
 }
 
 impl Lower<'_> {
+    /// Load `i` will write `slots`. The flags that are dead behind it need not be kept: what can leave has its own copy out of line.
+    fn loads(&mut self, i: usize, slots: &[u8]) {
+        self.f.forget(self.need[i + 1]);
+        slots.iter().for_each(|s| self.writes(*s));
+        self.clobber();
+    }
+
     /// The address of a plain access: a pinned register, or `eax`. Spoils `ecx`; EFLAGS are lost already.
     fn address(&mut self, u: &Uop, indexed: bool) -> u8 {
         if !indexed {
@@ -114,12 +121,11 @@ impl Lower<'_> {
 
     /// A single plain access.
     fn access(&mut self, i: usize, u: &Uop, what: Move, indexed: bool) {
-        if !what.is_store() {
-            self.writes(u.d);
-        }
-        self.barrier();
         let (slow, back) = (self.e.label(), self.e.label());
         self.cold_step(i, slow, back);
+        if !what.is_store() {
+            self.loads(i, &[u.d]);
+        }
         let va = self.address(u, indexed);
         let table = if what.is_store() { Table::Write } else { Table::Read };
         self.lookup(table, va, slow);
@@ -204,13 +210,11 @@ impl Lower<'_> {
     /// LDRD and STRD, and the doublewords of element accesses.
     fn double(&mut self, i: usize, u: &Uop, kind: MemKind) {
         let load = u.op == Op::LdX;
-        if load {
-            self.writes(u.d);
-            self.writes(u.b);
-        }
-        self.barrier();
         let (slow, back) = (self.e.label(), self.e.label());
         self.cold_step(i, slow, back);
+        if load {
+            self.loads(i, &[u.d, u.b]);
+        }
         self.e.lea_imm(EAX, u.a, u.imm);
         self.lookup(if load { Table::Read } else { Table::Write }, EAX, slow);
         dynasm!(self.e.asm ; .arch x64 ; add rcx, rax);
@@ -241,12 +245,11 @@ impl Lower<'_> {
     fn multiple(&mut self, i: usize, u: &Uop) {
         let load = u.op == Op::Ldm;
         let list: Vec<u8> = (0..16u8).filter(|r| u.imm >> r & 1 == 1).collect();
-        if load {
-            list.iter().for_each(|r| self.writes(*r));
-        }
-        self.barrier();
         let (slow, back) = (self.e.label(), self.e.label());
         self.cold_step(i, slow, back);
+        if load {
+            self.loads(i, &list);
+        }
         self.run_of_words(if load { Table::Read } else { Table::Write }, u.a, u.aux, list.len() as i32, slow);
         let mut k = 0;
         while k < list.len() {
@@ -277,7 +280,6 @@ impl Lower<'_> {
     /// VLDR, VLDM, VSTR, VSTM.
     fn extension(&mut self, i: usize, u: &Uop) {
         let load = u.op == Op::LdmExt;
-        self.barrier();
         let (slow, back) = (self.e.label(), self.e.label());
         self.cold_step(i, slow, back);
         let words = i32::from(u.b);
