@@ -19,7 +19,7 @@ pub struct Machine {
     /// The interrupt controller.
     pub gic: Gic,
     /// The level 2 cache, if it has a controller of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub l2: Option<L2Cache>,
     /// What is loaded before the first instruction.
     pub boot: Boot,
@@ -52,17 +52,13 @@ pub struct Cpu {
     /// How many cores, 1 to 4.
     pub count: u32,
     /// How many instructions a core runs before the next one's turn comes, 256 to 1_048_576; 0 with a single core.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub quantum: u32,
     /// PERIPHBASE: where the private peripherals lie (Cortex-A15 TRM 2.2, signal PERIPHBASE), a multiple of 32 KiB.
     pub periphbase: u64,
     /// In Hz: on Cortex-A15 the frequency of the generic timer's counter (CNTFRQ), on Cortex-A9 that of PERIPHCLK, which clocks the private and
     /// global timers.
     pub timer_hz: u32,
-}
-
-fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 /// A level 2 cache with an L2C-310 controller (PL310). Caches change nothing here; their controller is what software sees.
@@ -218,7 +214,7 @@ pub struct LinuxBoot {
     pub machine_id: u32,
     /// Where the cores other than the first find the address to start at, once the kernel has written it there and wakes them: a device's
     /// register, a multiple of 4. None with a single core.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub release: Option<u64>,
 }
 
