@@ -100,6 +100,7 @@ pub fn board<P: Port>(machine: &Machine, wires: &[MachineWire], devices: Vec<Att
     board.mpcore = (machine.cpu.model == CpuModel::CortexA9).then(private);
     let l2 = machine.l2.as_ref();
     board.l2 = l2.map(|l2| L2c310::new(L2Config { way_size: l2.way_size as u32, ways: l2.ways }));
+    board.pmu_spi = machine.cpu.pmu_spi;
     Ok(board)
 }
 

@@ -117,6 +117,10 @@ impl std::fmt::Display for Access {
 pub struct Board<P> {
     /// Guest time.
     pub clock: Clock,
+    /// SPI of the first core's performance monitors, if they are connected; the other cores' follow.
+    pub pmu_spi: Option<u32>,
+    /// Level of their lines, a bit a core.
+    pmu_lines: u8,
     /// The interrupt controller.
     pub gic: Gic,
     /// The core whose turn it is: it makes the accesses, and [`Bus::lines`] are its lines. The run loop keeps it.
@@ -161,6 +165,8 @@ impl<P: Port> Board<P> {
         }
         Self {
             clock,
+            pmu_spi: None,
+            pmu_lines: 0,
             gic,
             core: 0,
             mpcore: None,
@@ -205,6 +211,15 @@ impl<P: Port> Board<P> {
         let i = self.map.partition_point(|r| r.start <= pa);
         let r = *self.map.get(i.checked_sub(1)?)?;
         (pa - r.start < r.size).then_some(r)
+    }
+
+    /// Sets the line of core `n`'s performance monitors, if they are connected.
+    pub fn drive_pmu(&mut self, n: usize, level: bool) {
+        let Some(first) = self.pmu_spi else { return };
+        if (self.pmu_lines >> n & 1 != 0) != level {
+            self.pmu_lines ^= 1 << n;
+            self.gic.set_spi(first + n as u32, level);
+        }
     }
 
     /// Resets every device, in order.

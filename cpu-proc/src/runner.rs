@@ -318,7 +318,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
                 StopReason::Exit => yielded,
                 StopReason::Halt => false,
             };
-            if !over || self.cores.len() == 1 || now >= until.min(enough) || !self.next_turn() {
+            if !over || self.cores.len() == 1 || self.pmu_watched() || now >= until.min(enough) || !self.next_turn() {
                 return stop;
             }
         }
@@ -374,7 +374,22 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         if self.board.next_deadline().is_some_and(|t| t <= now) {
             self.board.fire_due(now)?;
         }
+        self.drive_pmu();
         Ok(())
+    }
+
+    /// The interrupts of the performance monitors, where they are connected.
+    fn drive_pmu(&mut self) {
+        if self.board.pmu_spi.is_some() {
+            for (n, cpu) in self.cores.all_mut().iter_mut().enumerate() {
+                self.board.drive_pmu(n, cpu.pmu_interrupt());
+            }
+        }
+    }
+
+    /// Some core's performance monitors may interrupt, so the next core's turn has a horizon of its own.
+    fn pmu_watched(&self) -> bool {
+        self.board.pmu_spi.is_some() && self.cores.all().iter().any(|c| c.cp15.pmu.may_interrupt())
     }
 
     /// The instruction count at which the next thing happens that is known beforehand, and that at which the channels want to be looked at.
@@ -387,6 +402,9 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         }
         if let Some(t) = self.next_deadline() {
             until = until.min(self.board.clock.icount_at(t));
+        }
+        if let Some(n) = self.board.pmu_spi.and(self.cores.cpu().cp15.pmu.next_overflow()) {
+            until = until.min(n);
         }
         match self.mode {
             Mode::Replay(_) => {

@@ -14,8 +14,9 @@ const OSLAR_KEY: u32 = 0xc5ac_ce55;
 const OSLSR_MODEL: u32 = 1 << 3;
 /// DBGPRSR: powered up.
 const PRSR_PU: u32 = 1;
-/// DBGAUTHSTATUS: Secure and Non-secure invasive and non-invasive debug implemented and disabled.
-const AUTHSTATUS: u32 = 0xaa;
+/// DBGAUTHSTATUS: invasive debug of both security states implemented and disabled; non-invasive debug enabled, as the performance
+/// monitors count in both.
+const AUTHSTATUS: u32 = 0xee;
 
 /// State of the CP14 debug registers. Breakpoints and watchpoints can be read back but never match: self-hosted hardware breakpoints are
 /// not modelled.

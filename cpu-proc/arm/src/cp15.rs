@@ -6,7 +6,7 @@ use crate::mmu::{
     Access, Reach, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, TTBCR_A1, TTBCR_EAE,
 };
 use crate::models::Model;
-use crate::pmu::{Pmu, PmuReg};
+use crate::pmu::{EVENT_CID_WRITE, EVENT_TTBR_WRITE, Pmu, PmuReg};
 use crate::state::Cpu;
 use crate::timer::TimerReg;
 use serde::{Deserialize, Serialize};
@@ -409,6 +409,7 @@ pub(crate) const fn wide(name: &'static str, e: (u32, u32, u32), who: Who, kind:
     Line { name, reg: SysReg::wide(e.0, e.1, e.2), who, kind }
 }
 
+const CONTEXTIDR: SysReg = SysReg::new(15, 0, 13, 0, 1);
 const SCTLR_CP15BEN: u32 = 1 << 5;
 /// SCTLR bits that decide what a walk yields.
 const SCTLR_WALK: u32 = SCTLR_M | SCTLR_WXN | SCTLR_UWXN | SCTLR_EE | SCTLR_TRE | SCTLR_AFE;
@@ -666,12 +667,13 @@ pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, valu
             if long {
                 cpu.update_context();
             }
-            return Ok(SysAfter { context: long, exit: false });
+            return Ok(SysAfter { context: long, exit: cpu.cp15.pmu.event(EVENT_TTBR_WRITE) });
         }
         Context(f, mask) => {
             merge(f(&mut cpu.cp15), word, mask);
             cpu.update_context();
-            return Ok(SysAfter { context: true, exit: false });
+            let exit = reg == CONTEXTIDR && cpu.cp15.pmu.event(EVENT_CID_WRITE);
+            return Ok(SysAfter { context: true, exit });
         }
         Regime(f, mask) => {
             let field = f(&mut cpu.cp15);
@@ -703,7 +705,11 @@ pub fn write(cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, reg: SysReg, valu
             cpu.update_context();
             return Ok(SysAfter { context: true, exit: true });
         }
-        Pmu(r) => cpu.cp15.pmu.write(&cpu.model, cpu.icount, r, word),
+        Pmu(r) => {
+            cpu.cp15.pmu.write(&cpu.model, cpu.icount, r, word);
+            // The overflow interrupt, or the place of the next one, may have changed.
+            return Ok(SysAfter { exit: !matches!(r, PmuReg::Selr), context: false });
+        }
         Timer(r) => {
             let now = bus.vtime(cpu.icount);
             cpu.timer.write(r, cpu.cp15.bank, now, value);
@@ -750,7 +756,8 @@ fn write_ttbcr(cpu: &mut Cpu, value: u32) -> SysAfter {
     let long = value & TTBCR_EAE != 0 && cpu.model.has_lpae();
     let new = value & if long { TTBCR_LONG } else { TTBCR_SHORT };
     cpu.cp15.ttbcr[bank] = new;
-    regime_changed(cpu, old, new)
+    let exit = cpu.cp15.pmu.event(EVENT_TTBR_WRITE);
+    SysAfter { exit, ..regime_changed(cpu, old, new) }
 }
 
 /// The table of all system registers as a page of documentation.

@@ -2,6 +2,7 @@
 
 use crate::cp15::Cp15;
 use crate::mmu::{Abort, FaultKind};
+use crate::pmu::{EVENT_EXC_RETURN, EVENT_EXC_TAKEN};
 use crate::psr::*;
 use crate::state::Cpu;
 
@@ -135,14 +136,13 @@ impl Cpu {
     }
 
     /// Exception return to `pc` with `spsr` (SUBS PC, LR; LDM ^ with PC; RFE): restores the CPSR as far as the current mode may, clears
-    /// the exclusive monitor and aligns the PC to the new instruction set (B1.9.13; CPSRWriteByInstr). In Jazelle state, which this
-    /// core implements trivially, execution goes on in ARM state.
+    /// the exclusive monitor and aligns the PC to the new instruction set (B1.9.13; CPSRWriteByInstr). Jazelle and ThumbEE state are not
+    /// entered: execution goes on in ARM or Thumb state.
     pub fn exception_return(&mut self, pc: u32, spsr: u32) {
+        self.leave |= self.cp15.pmu.event(EVENT_EXC_RETURN);
         self.write_cpsr(spsr, 0xf, true);
         self.excl.valid = false;
-        if self.j && !self.t {
-            self.j = false;
-        }
+        self.j = false;
         self.regs[15] = pc & if self.t { !1 } else { !3 };
     }
 
@@ -170,6 +170,7 @@ impl Cpu {
     /// The common part of every entry: SPSR, mode, masks, IT, T, E, vector.
     fn enter(&mut self, e: Entry) {
         let spsr = self.cpsr();
+        self.leave |= self.cp15.pmu.event(EVENT_EXC_TAKEN);
         if self.mode == Mode::Mon {
             // Any exception from Monitor mode makes the new state Secure (B1.8.1).
             self.cp15.scr &= !1;

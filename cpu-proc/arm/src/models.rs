@@ -116,7 +116,7 @@ impl Model {
             fpsid: 0x4104_30f0,
             mvfr: [0x1011_0222, 0x1111_1111],
             pmcr: 0x410f_3000,
-            pmceid0: 0x0002_0101,
+            pmceid0: 0x3002_0f01,
             cntfrq,
             sctlr_writable: 0x7218_3c27,
             actlr_writable: !0,

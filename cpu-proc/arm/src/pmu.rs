@@ -1,9 +1,14 @@
 //! Performance monitors (ARM DDI 0406C chapter C12): every cycle is one retired instruction, so all counts are exact and the same in
 //! every run.
 //!
-//! Three events are counted: software increment (0x00), instruction retired (0x08; Cortex-A9 has it not and counts instructions that come
-//! out of the renaming stage, 0x68) and CPU cycle (0x11); PMCEID0 says so. A counter of any other event stands still. Overflow sets its flag in PMOVSR when the registers are next looked at; the overflow
-//! interrupt is [`Pmu::interrupt`].
+//! The events that are functions of the instructions executed are counted, and PMCEID0 lists them: software increment (0x00),
+//! instruction retired (0x08; Cortex-A9 has it not and counts instructions that come out of the renaming stage, 0x68), exception taken and
+//! returned from (0x09, 0x0a), writes of CONTEXTIDR (0x0b) and of the TTBRs (0x1c), CPU and bus cycles (0x11, 0x1d). A counter of any
+//! other event stands still.
+//!
+//! Counters that run with the instructions are brought up to date when somebody looks, and before a change of privilege or security state
+//! if one of them has a filter (PMXEVTYPER bits 31:28). [`Pmu::next_overflow`] is exact as long as that state stays; where it changes
+//! and an overflow interrupt may follow, [`crate::state::Cpu::leave`] makes the run loop ask again.
 
 use crate::models::Model;
 use serde::{Deserialize, Serialize};
@@ -16,6 +21,17 @@ const PMCR_D: u32 = 1 << 3;
 const PMCR_WRITABLE: u32 = 0b11_1001;
 const EVENT_SWINC: u32 = 0x00;
 const EVENT_CYCLE: u32 = 0x11;
+const EVENT_BUS_CYCLE: u32 = 0x1d;
+/// Exception taken: of any kind, interrupts included.
+pub const EVENT_EXC_TAKEN: u32 = 0x09;
+/// Exception return.
+pub const EVENT_EXC_RETURN: u32 = 0x0a;
+/// Write of CONTEXTIDR.
+pub const EVENT_CID_WRITE: u32 = 0x0b;
+/// Write of TTBR0, TTBR1 or TTBCR.
+pub const EVENT_TTBR_WRITE: u32 = 0x1c;
+/// PMXEVTYPER bits that filter, without the Virtualization Extensions: P, U, NSK, NSU.
+const FILTERS: u32 = 0xf000_0000;
 /// Event counters of Cortex-A15 and Cortex-A9.
 const COUNTERS: usize = 6;
 /// PMSELR value that names the cycle counter.
@@ -48,6 +64,17 @@ pub struct Pmu {
     pub synced: u64,
     /// The core's event that counts instructions (configuration).
     pub instructions: u32,
+    /// The state whose instructions are executed, kept by `Cpu::update_context`.
+    pub level: Level,
+}
+
+/// The privilege and security state that instructions are executed in: counters can be told to leave some out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Level {
+    /// PL0.
+    pub user: bool,
+    /// Non-secure state.
+    pub nonsecure: bool,
 }
 
 /// The registers.
@@ -79,12 +106,13 @@ impl Pmu {
 
     /// Brings the counters up to `icount`.
     fn sync(&mut self, icount: u64) {
-        let n = icount - self.synced;
-        self.synced = icount;
+        // An instruction that changes the level has been counted already while it executes: `retiring`.
+        let n = icount.saturating_sub(self.synced);
+        self.synced = self.synced.max(icount);
         if self.pmcr & PMCR_E == 0 || n == 0 {
             return;
         }
-        if self.cnten >> 31 != 0 {
+        if self.runs(COUNTERS) {
             let steps = if self.pmcr & PMCR_D != 0 {
                 let total = u64::from(self.fraction) + n;
                 self.fraction = (total % 64) as u32;
@@ -97,13 +125,75 @@ impl Pmu {
             self.ovs |= u32::from(sum >> 32 != 0) << 31;
         }
         for i in 0..COUNTERS {
-            let counts = self.counts(i);
-            if self.cnten >> i & 1 != 0 && counts {
-                let sum = u64::from(self.evcntr[i]) + n;
-                self.evcntr[i] = sum as u32;
-                self.ovs |= u32::from(sum >> 32 != 0) << i;
+            if self.runs(i) && self.counts(i) {
+                self.add(i, n);
             }
         }
+    }
+
+    fn add(&mut self, i: usize, n: u64) {
+        let sum = u64::from(self.evcntr[i]) + n;
+        self.evcntr[i] = sum as u32;
+        self.ovs |= u32::from(sum >> 32 != 0) << i;
+    }
+
+    /// Counter `i`, [`COUNTERS`] for the cycle counter, is enabled and does not leave the present state out (C12.8.12).
+    fn runs(&self, i: usize) -> bool {
+        let (enable, filter) = (if i == COUNTERS { 31 } else { i }, self.evtyper[i]);
+        let bit = |n: u32| filter >> n & 1 != 0;
+        let (out, nonsecure) = if self.level.user { (bit(30), bit(28)) } else { (bit(31), bit(29)) };
+        self.cnten >> enable & 1 != 0 && !(out ^ (self.level.nonsecure && nonsecure))
+    }
+
+    /// A counter that is enabled has a filter.
+    fn filtered(&self) -> bool {
+        let on = |i: usize| self.cnten >> (if i == COUNTERS { 31 } else { i }) & 1 != 0;
+        (0..=COUNTERS).any(|i| self.evtyper[i] & FILTERS != 0 && on(i))
+    }
+
+    /// The state changes; `icount` counts the instructions executed in the old one. True if an overflow interrupt may now come at another
+    /// place than it looked before.
+    #[inline]
+    pub fn set_level(&mut self, icount: u64, level: Level) -> bool {
+        if self.pmcr & PMCR_E == 0 || self.level == level {
+            self.level = level;
+            return false;
+        }
+        self.change_level(icount, level)
+    }
+
+    /// The instruction after `icount` others may change the state, and belongs to the old one.
+    #[inline]
+    pub fn retiring(&mut self, icount: u64) {
+        if self.pmcr & PMCR_E != 0 && self.filtered() {
+            self.sync(icount + 1);
+        }
+    }
+
+    #[cold]
+    fn change_level(&mut self, icount: u64, level: Level) -> bool {
+        let filtered = self.filtered();
+        if filtered {
+            self.sync(icount);
+        }
+        self.level = level;
+        filtered && self.cnten & self.inten != 0
+    }
+
+    /// Counts one event of a kind that does not go with the instructions. True if that has raised the overflow interrupt.
+    #[inline]
+    pub fn event(&mut self, event: u32) -> bool {
+        self.pmcr & PMCR_E != 0 && self.count_event(event, !0)
+    }
+
+    fn count_event(&mut self, event: u32, counters: u32) -> bool {
+        let before = self.ovs;
+        for i in (0..COUNTERS).filter(|i| counters >> i & 1 != 0) {
+            if self.runs(i) && self.evtyper[i] & 0xff == event {
+                self.add(i, 1);
+            }
+        }
+        self.ovs & !before & self.inten != 0
     }
 
     /// Registers out of reset.
@@ -114,7 +204,7 @@ impl Pmu {
     /// Event counter `i` counts instructions or cycles, which are the same here.
     fn counts(&self, i: usize) -> bool {
         let event = self.evtyper[i] & 0xff;
-        event == EVENT_CYCLE || event == self.instructions
+        event == EVENT_CYCLE || event == EVENT_BUS_CYCLE || event == self.instructions
     }
 
     /// The selected event counter.
@@ -140,21 +230,26 @@ impl Pmu {
     }
 
     /// MCR. `icount` counts the instructions before this one.
-    pub fn write(&mut self, _model: &Model, icount: u64, reg: PmuReg, value: u32) {
+    pub fn write(&mut self, model: &Model, icount: u64, reg: PmuReg, value: u32) {
         self.sync(icount);
+        // PMUv2 has filters; Cortex-A9 has PMUv1.
+        let filters = if model.extended() { FILTERS } else { 0 };
         match reg {
             PmuReg::Cr => self.write_control(value),
             PmuReg::CntenSet => self.cnten |= value & IMPLEMENTED,
             PmuReg::CntenClr => self.cnten &= !value,
             PmuReg::OvsClr => self.ovs &= !value,
             PmuReg::OvsSet => self.ovs |= value & IMPLEMENTED,
-            PmuReg::Swinc => self.increment(value),
+            PmuReg::Swinc if self.pmcr & PMCR_E != 0 => {
+                self.count_event(EVENT_SWINC, value);
+            }
+            PmuReg::Swinc => {}
             PmuReg::Selr => self.selr = value & 0x1f,
             PmuReg::Ccntr => self.ccntr = value,
-            PmuReg::EvTyper if self.selr == SEL_CYCLE => self.evtyper[COUNTERS] = value & 0xf800_0000,
+            PmuReg::EvTyper if self.selr == SEL_CYCLE => self.evtyper[COUNTERS] = value & filters,
             PmuReg::EvTyper => {
                 if let Some(i) = self.selected() {
-                    self.evtyper[i] = value & 0xf800_00ff;
+                    self.evtyper[i] = value & (filters | 0xff);
                 }
             }
             PmuReg::EvCntr => {
@@ -178,17 +273,6 @@ impl Pmu {
         }
     }
 
-    fn increment(&mut self, mask: u32) {
-        for i in 0..COUNTERS {
-            let on = self.pmcr & PMCR_E != 0 && self.cnten & mask & 1 << i != 0;
-            if on && self.evtyper[i] & 0xff == EVENT_SWINC {
-                let (sum, over) = self.evcntr[i].overflowing_add(1);
-                self.evcntr[i] = sum;
-                self.ovs |= u32::from(over) << i;
-            }
-        }
-    }
-
     /// The registers as a read at `icount` would find them; this one is left as it is.
     pub fn at(&self, icount: u64) -> Pmu {
         let mut copy = self.clone();
@@ -196,26 +280,32 @@ impl Pmu {
         copy
     }
 
-    /// Level of the overflow interrupt at `icount`.
-    pub fn interrupt(&self, icount: u64) -> bool {
-        self.pmcr & PMCR_E != 0 && self.at(icount).ovs & self.inten != 0
+    /// A counter with its interrupt enabled counts something, in some state.
+    #[inline]
+    pub fn may_interrupt(&self) -> bool {
+        self.pmcr & PMCR_E != 0 && self.cnten & self.inten != 0
     }
 
-    /// `icount` at which the next counter with its interrupt enabled overflows; `None` if none will.
+    /// Level of the overflow interrupt at `icount`.
+    pub fn interrupt(&self, icount: u64) -> bool {
+        self.pmcr & PMCR_E != 0 && self.inten != 0 && self.at(icount).ovs & self.inten != 0
+    }
+
+    /// `icount` at which the next counter with its interrupt enabled overflows, if the present privilege and security state stays that long;
+    /// `None` if none will. Call [`Pmu::settle`] first: what has overflowed since the registers were looked at last overflows no more.
     pub fn next_overflow(&self) -> Option<u64> {
         if self.pmcr & PMCR_E == 0 {
             return None;
         }
-        let on = self.cnten & self.inten & !self.ovs;
+        let on = self.inten & !self.ovs;
         let mut next = None;
-        if on >> 31 != 0 {
+        if on >> 31 != 0 && self.runs(COUNTERS) {
             let left = (1 << 32) - u64::from(self.ccntr);
             let left = if self.pmcr & PMCR_D != 0 { left * 64 - u64::from(self.fraction) } else { left };
             next = Some(left);
         }
         for i in 0..COUNTERS {
-            let counts = self.counts(i);
-            if on >> i & 1 != 0 && counts {
+            if on >> i & 1 != 0 && self.runs(i) && self.counts(i) {
                 let left = (1 << 32) - u64::from(self.evcntr[i]);
                 next = Some(next.map_or(left, |n: u64| n.min(left)));
             }
@@ -274,6 +364,79 @@ mod tests {
         };
         assert_eq!([value(0), value(1), value(2), value(9)], [20, 1, 0, 0]);
         assert_eq!(p.read(&m, 20, PmuReg::Cr) >> 11 & 0x1f, 6, "PMCR.N");
+    }
+
+    /// Filters (C12.8.12): P and U leave a privilege level out, NSK and NSU turn that round in Non-secure state.
+    #[test]
+    fn filters() {
+        let m = model();
+        let levels = [(false, false), (true, false), (false, true), (true, true)]
+            .map(|(user, nonsecure)| Level { user, nonsecure });
+        // Filter bits 31:28, and how many of 10 instructions in each of the levels are counted.
+        let table = [
+            (0b0000, [10, 10, 10, 10]),
+            (0b1000, [0, 10, 0, 10]),
+            (0b0100, [10, 0, 10, 0]),
+            (0b1010, [0, 10, 10, 10]),
+            (0b0010, [10, 10, 0, 10]),
+            (0b0101, [10, 0, 10, 10]),
+            (0b1111, [0, 0, 10, 10]),
+        ];
+        for (filter, expect) in table {
+            let mut p = Pmu::reset(&m);
+            for (sel, event) in [(0, 0x08), (1, EVENT_EXC_TAKEN), (SEL_CYCLE, 0)] {
+                p.write(&m, 0, PmuReg::Selr, sel);
+                p.write(&m, 0, PmuReg::EvTyper, filter << 28 | event);
+            }
+            p.write(&m, 0, PmuReg::CntenSet, 1 << 31 | 3);
+            p.write(&m, 0, PmuReg::Cr, PMCR_E);
+            for (i, level) in levels.into_iter().enumerate() {
+                p.set_level(10 * i as u64, level);
+                let before = p.at(10 * i as u64);
+                p.event(EVENT_EXC_TAKEN);
+                let after = p.at(10 * i as u64 + 10);
+                let counted = [after.evcntr[0] - before.evcntr[0], after.ccntr - before.ccntr];
+                assert_eq!(counted, [expect[i]; 2], "filter {filter:04b} {level:?}");
+                assert_eq!(after.evcntr[1] - before.evcntr[1], expect[i] / 10, "filter {filter:04b} {level:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn overflow_under_a_filter() {
+        let (m, mut p) = (model(), Pmu::reset(&model()));
+        let (user, kernel) = (Level { user: true, nonsecure: false }, Level::default());
+        p.write(&m, 0, PmuReg::EvTyper, 1 << 31 | 0x08); // counter 0, not PL1
+        p.write(&m, 0, PmuReg::EvCntr, 0xffff_fff0);
+        p.write(&m, 0, PmuReg::CntenSet, 1);
+        p.write(&m, 0, PmuReg::IntenSet, 1);
+        p.write(&m, 0, PmuReg::Cr, PMCR_E);
+        assert_eq!(p.next_overflow(), None, "nothing is counted here");
+        assert!(p.set_level(100, user), "the run loop must look again");
+        assert_eq!(p.next_overflow(), Some(116));
+        assert!(p.set_level(110, kernel));
+        assert!(!p.interrupt(1000));
+        p.set_level(1000, user);
+        assert_eq!(p.next_overflow(), Some(1006));
+        assert!(!p.interrupt(1005) && p.interrupt(1006));
+        // Without the interrupt nobody needs to look.
+        p.write(&m, 1006, PmuReg::IntenClr, 1);
+        assert!(!p.set_level(1007, kernel));
+    }
+
+    #[test]
+    fn events_that_overflow() {
+        let (m, mut p) = (model(), Pmu::reset(&model()));
+        p.write(&m, 0, PmuReg::EvTyper, EVENT_CID_WRITE);
+        p.write(&m, 0, PmuReg::EvCntr, u32::MAX);
+        p.write(&m, 0, PmuReg::CntenSet, 1);
+        assert!(!p.event(EVENT_CID_WRITE), "PMCR.E is clear");
+        p.write(&m, 0, PmuReg::Cr, PMCR_E);
+        p.write(&m, 0, PmuReg::IntenSet, 1);
+        assert!(!p.event(EVENT_TTBR_WRITE));
+        assert!(p.event(EVENT_CID_WRITE) && p.interrupt(0));
+        assert!(!p.event(EVENT_CID_WRITE), "raised already");
+        assert_eq!(p.read(&m, 0, PmuReg::EvCntr), 1);
     }
 
     #[test]

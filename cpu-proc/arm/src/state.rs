@@ -215,6 +215,9 @@ pub struct Cpu {
     pub shares: bool,
     /// Bookkeeping: a WFE has ended this core's turn; [`Cpu::take_yield`].
     pub yielded: bool,
+    /// Bookkeeping: what the run loop has to look at changed outside a memory access or system instruction; the engine leaves with
+    /// [`crate::engine::StopReason::Exit`] before the next instruction ([`Cpu::take_leave`]).
+    pub leave: bool,
     /// SEV was executed in this turn; the other cores' event registers are set at its end. They can't look at them before.
     pub sev: bool,
 }
@@ -259,6 +262,7 @@ impl Cpu {
             fault_run: 0,
             shares: false,
             yielded: false,
+            leave: false,
             sev: false,
         };
         cpu.update_context();
@@ -302,6 +306,19 @@ impl Cpu {
     /// Whether a WFE has ended the turn since this was asked last.
     pub fn take_yield(&mut self) -> bool {
         std::mem::take(&mut self.yielded)
+    }
+
+    /// Whether the engine must leave before the next instruction. Engines ask wherever they look for interrupts: after every exception, system
+    /// instruction and context change.
+    #[inline]
+    pub fn take_leave(&mut self) -> bool {
+        std::mem::take(&mut self.leave)
+    }
+
+    /// Level of the performance monitors' interrupt now, or, of a core whose turn it is not, as its last turn ended.
+    pub fn pmu_interrupt(&mut self) -> bool {
+        self.cp15.pmu.settle(self.icount);
+        self.cp15.pmu.interrupt(self.icount)
     }
 
     /// SEV (ARM DDI 0406C A8.8.157): an event for this core and all others.
@@ -401,6 +418,7 @@ impl Cpu {
     /// not set when SCTLR.NMFI is set. In Non-secure state SCR.AW and SCR.FW guard A and F. A mode change that is UNPREDICTABLE
     /// (reserved mode, Hyp, Monitor from Non-secure state) leaves the mode as it is.
     pub fn write_cpsr(&mut self, value: u32, fields: u32, ret: bool) {
+        self.cp15.pmu.retiring(self.icount);
         let privileged = self.is_privileged();
         let secure = self.is_secure();
         let mut mask = 0;

@@ -155,8 +155,21 @@ fn cp15(c: &Cp15, icount: u64, s: &mut Sink<'_>) {
 
 /// The counters as they stand at `icount`, not as they stood when somebody last looked.
 fn pmu(p: &Pmu, icount: u64, s: &mut Sink<'_>) {
-    let Pmu { pmcr, cnten, ovs, selr, userenr, inten, evtyper, evcntr, ccntr, fraction, synced: _, instructions: _ } =
-        p.at(icount);
+    let Pmu {
+        pmcr,
+        cnten,
+        ovs,
+        selr,
+        userenr,
+        inten,
+        evtyper,
+        evcntr,
+        ccntr,
+        fraction,
+        synced: _,
+        instructions: _,
+        level: _,
+    } = p.at(icount);
     s.u32s(&[pmcr, cnten, ovs, selr, userenr, inten]);
     s.u32s(&evtyper);
     s.u32s(&evcntr);
@@ -397,6 +410,7 @@ impl Cpu {
             fault_run,
             shares: _,  // configuration
             yielded: _, // bookkeeping within a step of the run loop
+            leave: _,   // likewise
             sev,
         } = self;
         let mut r = [0; 16];
@@ -480,6 +494,7 @@ impl Cpu {
         (self.excl, self.event, self.waiting) = (excl, event, waiting);
         (self.cp15, self.timer, self.halt) = (cp15, timer, halt);
         (self.fault_at, self.fault_run, self.sev, self.yielded) = (fault_at, fault_run, sev, false);
+        self.leave = false;
         self.mmu.flush_all(Reach::All);
         self.update_context();
         Ok(())

@@ -115,7 +115,10 @@ impl<'a> Run<'a> {
             }
             cpu.waiting = false;
         }
-        cpu.halt.is_some().then_some(StopReason::Halt)
+        if cpu.halt.is_some() {
+            return Some(StopReason::Halt);
+        }
+        cpu.take_leave().then_some(StopReason::Exit)
     }
 
     /// The request to leave the engine, if there is one.

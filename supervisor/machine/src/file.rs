@@ -44,6 +44,8 @@ pub(crate) struct CpuFile<'a> {
     pub(crate) periphbase: &'a RawValue,
     #[serde(borrow, default)]
     pub(crate) timer_hz: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) pmu_spi: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

@@ -59,6 +59,9 @@ pub struct Cpu {
     /// In Hz: on Cortex-A15 the frequency of the generic timer's counter (CNTFRQ), on Cortex-A9 that of PERIPHCLK, which clocks the private and
     /// global timers.
     pub timer_hz: u32,
+    /// Shared peripheral interrupt of core 0's performance monitors; the other cores have the numbers that follow. `None`: not connected.
+    #[serde(default)]
+    pub pmu_spi: Option<u32>,
 }
 
 /// A level 2 cache with an L2C-310 controller (PL310). Caches change nothing here; their controller is what software sees.

@@ -73,6 +73,7 @@ pub(crate) enum Place {
     Release,
     Periphbase,
     TimerHz,
+    PmuSpi,
     MemoryBase,
     MemorySize,
     Alias(usize),
@@ -269,6 +270,7 @@ impl<'a> Reader<'a> {
             quantum: 0,
             periphbase: self.get(Place::Periphbase, file.cpu.periphbase)?,
             timer_hz: self.opt(Place::TimerHz, file.cpu.timer_hz, 62_500_000)?,
+            pmu_spi: file.cpu.pmu_spi.map(|raw| self.get(Place::PmuSpi, raw)).transpose()?,
         };
         if let Some(count) = over.cpus {
             cpu.count = count;
@@ -525,6 +527,7 @@ pub(crate) fn check(m: &Machine) -> Result<(), Problem> {
         check_device(m, i, device)?;
     }
     check_overlaps(m)?;
+    check_pmu(m)?;
     check_targets(m)
 }
 
@@ -795,6 +798,28 @@ fn overlap(ranges: &[(String, u64, u64, Place)]) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// The performance monitors' interrupts exist, and no device drives one of them.
+fn check_pmu(m: &Machine) -> Result<(), Problem> {
+    let Some(first) = m.cpu.pmu_spi else { return Ok(()) };
+    let own = u64::from(first)..u64::from(first) + u64::from(m.cpu.count);
+    if own.end > u64::from(m.gic.spis) {
+        let fix = format!("the GIC has {} SPIs, and each core takes one", m.gic.spis);
+        return problem(Place::PmuSpi, format!("there is no SPI {}", own.end - 1), fix);
+    }
+    let taken = m
+        .devices
+        .iter()
+        .find(|d| d.lines.iter().any(|l| matches!(l.to, LineTarget::Spi(n) if own.contains(&u64::from(n)))));
+    match taken {
+        Some(d) => problem(
+            Place::PmuSpi,
+            format!("device \"{}\" drives an interrupt of the performance monitors", d.name),
+            "give them interrupts of their own, as the board's device tree does",
+        ),
+        None => Ok(()),
+    }
 }
 
 fn check_targets(m: &Machine) -> Result<(), Problem> {

@@ -58,6 +58,7 @@ fn linux() -> Overrides {
 fn vexpress_is_the_board_that_its_device_tree_describes() {
     let machine = open("vexpress.ron", &linux()).machine;
     assert_eq!(machine.memory.size, 512 << 20);
+    assert_eq!(machine.cpu.pmu_spi, Some(68), "arm-pmu of the device tree");
     assert_eq!((machine.gic_dist(), machine.gic_cpu()), ((0x2c00_1000, 0x1000), (0x2c00_2000, 0x2000)));
     let spi = |name: &str| {
         let device = &machine.devices[machine.device_index(name).unwrap()];
@@ -293,6 +294,8 @@ fn names_pins_and_targets() {
     fails("name: \"timer\"", "name: \"Timer!\"", (10, 16), "no device name");
     fails("plugin: \"sp804\"", "plugin: \"../x\"", (10, 33), "no plugin name");
     fails("spi(5)", "spi(64)", (9, 87), "no SPI 64");
+    fails("periphbase: 0x2c000000", "periphbase: 0x2c000000, pmu_spi: 64", (3, 65), "no SPI 64");
+    fails("periphbase: 0x2c000000", "periphbase: 0x2c000000, pmu_spi: 5", (3, 65), "\"uart0\" drives");
     fails("device(\"uart0\"", "device(\"uart1\"", (10, 83), "no device \"uart1\"; the devices are: uart0, timer");
     fails("{0: device", "{-1: device", (10, 80), "no pin");
     fails("config: (hz", "backend: console, config: (hz", (10, 117), "\"uart0\" has the console already");

@@ -18,6 +18,7 @@ pub use tlb::{CONTEXTS, EXEC_TABLE, MAX_CORES, Mmu, PageBytes, Reach, WRITE_TABL
 pub use walk::{Leaf, Regime, Rights, SCTLR_A, SCTLR_AFE, SCTLR_EE, SCTLR_M, SCTLR_TRE, SCTLR_UWXN, SCTLR_WXN, Size};
 
 use crate::bus::GuestRam;
+use crate::pmu::Level;
 use crate::state::Cpu;
 use tlb::Key;
 
@@ -116,8 +117,10 @@ impl Cpu {
 
     /// Selects the TLB view after a change of privilege, security state or translation registers. Flushes nothing.
     pub fn update_context(&mut self) {
-        self.cp15.bank = usize::from(!self.is_secure());
-        let key = self.key(!self.is_privileged());
+        let (user, nonsecure) = (!self.is_privileged(), !self.is_secure());
+        self.leave |= self.cp15.pmu.set_level(self.icount, Level { user, nonsecure });
+        self.cp15.bank = usize::from(nonsecure);
+        let key = self.key(user);
         self.mmu.select(key);
     }
 
