@@ -110,9 +110,16 @@ pub const MAX_UNDEF_NOTES: usize = 64;
 #[repr(C)]
 pub struct HostState {
     /// The flags as the host gives them: byte 0 is V (0 or 1), byte 1 has N in bit 7 and Z in bit 6, byte 2 is C (0 or 1). The rest is anything.
-    pub nzcv: u32,
+    /// Bytes, because a read of all four right after writes of single ones would stall the host.
+    pub nzcv: [u8; 4],
     /// Why compiled code was left.
     pub reason: u32,
+    /// 1 if an interrupt line into the core is up.
+    pub lines: u32,
+    /// Unused.
+    pub pad: u32,
+    /// Guest physical minus host address of RAM.
+    pub ram_delta: u64,
     /// Address of the table of jump targets.
     pub jumps: u64,
     /// Address of the engine's frame.
@@ -127,15 +134,15 @@ impl HostState {
     /// Takes flags in.
     #[inline]
     pub fn pack(&mut self, f: Flags) {
-        let (n, z) = (f.n >> 31, u32::from(f.z == 0));
-        self.nzcv = f.v >> 31 | n << 15 | z << 14 | f.c << 16;
+        let (n, z) = ((f.n >> 31) as u8, u8::from(f.z == 0));
+        self.nzcv = [(f.v >> 31) as u8, n << 7 | z << 6, f.c as u8, 0];
     }
 
     /// The flags.
     #[inline]
     pub fn unpack(&self) -> Flags {
-        let w = self.nzcv;
-        Flags { n: w << 16, z: !w & 1 << 14, c: w >> 16 & 1, v: w << 31 }
+        let [v, nz, c, _] = self.nzcv.map(u32::from);
+        Flags { n: nz << 24, z: !nz & 1 << 6, c: c & 1, v: v << 31 }
     }
 }
 

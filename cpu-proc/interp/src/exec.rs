@@ -97,6 +97,17 @@ impl<'a> Run<'a> {
         self.end - self.cpu().icount
     }
 
+    /// An interrupt line into the core is up. It stays so while nothing asks to leave the engine.
+    pub fn lines(&self) -> bool {
+        let (irq, fiq) = self.ctx.bus.lines();
+        irq || fiq
+    }
+
+    /// Guest physical minus host address of RAM.
+    pub fn ram_delta(&self) -> u64 {
+        self.ram_delta
+    }
+
     /// Instructions retired.
     pub fn icount(&mut self) -> u64 {
         self.cpu().icount

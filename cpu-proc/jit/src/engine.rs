@@ -290,12 +290,15 @@ impl Compiler {
     fn enter(&mut self, frame: &mut Frame<'_>, entry: u64, left: u64) -> Way {
         self.stats.entries += 1;
         let at = std::ptr::from_mut(frame) as u64;
+        let (lines, ram_delta) = (frame.run.lines(), frame.run.ram_delta());
         let cpu = std::ptr::from_mut(frame.run.cpu());
         // SAFETY: `enter` is code of ours with this signature. While it runs, it and what it calls are the only ones to use the core and
         // the frame, through these pointers.
         let host = unsafe {
             (*cpu).host.jumps = self.jumps.as_ptr() as u64;
             (*cpu).host.frame = at;
+            (*cpu).host.lines = lines.into();
+            (*cpu).host.ram_delta = ram_delta;
             let flags = (*cpu).flags;
             (*cpu).host.pack(flags);
             let enter: extern "C" fn(*mut Cpu, u64, u64) = std::mem::transmute(self.thunks.enter);
@@ -342,6 +345,7 @@ impl Compiler {
             block: &code.block,
             code: at.as_ptr() as u64,
             thumb: code.mode() & 1 << 8 != 0,
+            privileged: code.mode() & 1 << 10 != 0,
             mode: mode << 28,
             body,
             flags,

@@ -6,6 +6,7 @@
 mod alu;
 mod flow;
 mod mem;
+mod system;
 
 use crate::emit::{Emitter, Features};
 use crate::flags::{CV, Carry, FlagState, InHost, NzRecipe, Recipe, at};
@@ -71,6 +72,8 @@ pub struct Context<'a> {
     pub code: u64,
     /// Its mode has T set.
     pub thumb: bool,
+    /// It runs at PL1.
+    pub privileged: bool,
     /// The number that the engine gave to the mode, in bits 31:28.
     pub mode: u32,
     /// The number of this compiled form.

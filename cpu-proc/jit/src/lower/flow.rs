@@ -16,7 +16,7 @@ use reprise_arm::translate::helpers::id::{ADD_Q, LESS_U, MRS_CPSR, MSR_FLAGS};
 impl Lower<'_> {
     /// Lowers one micro-op.
     pub(super) fn uop(&mut self, i: usize, u: &Uop) {
-        if self.alu(i, u) || self.mem(i, u) {
+        if self.alu(i, u) || self.mem(i, u) || self.system(i, u) {
             return;
         }
         match u.op {
@@ -25,8 +25,8 @@ impl Lower<'_> {
             Op::JumpIf => self.jump_if(u),
             Op::JumpIfZero | Op::JumpIfNotZero => self.jump_if_zero(u),
             Op::JumpReg | Op::JumpRegSame => self.jump_reg(u),
-            Op::Helper if u.aux == u32::from(MSR_FLAGS.0) || u.aux == u32::from(MRS_CPSR.0) => self.stepped(i),
-            Op::HelperK if u.aux == u32::from(MSR_FLAGS.0) || u.aux == u32::from(MRS_CPSR.0) => self.stepped(i),
+            Op::Helper if u.aux == u32::from(MRS_CPSR.0) => self.read_cpsr(u),
+            Op::Helper if u.aux == u32::from(MSR_FLAGS.0) => self.stepped(i),
             Op::Helper | Op::HelperK => self.helper(u),
             Op::SetIt => {
                 let it = std::mem::offset_of!(Cpu, it) as i32;

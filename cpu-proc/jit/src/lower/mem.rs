@@ -77,7 +77,7 @@ impl Move {
 
 impl Lower<'_> {
     /// Load `i` will write `slots`. The flags that are dead behind it need not be kept: what can leave has its own copy out of line.
-    fn loads(&mut self, i: usize, slots: &[u8]) {
+    pub(super) fn loads(&mut self, i: usize, slots: &[u8]) {
         self.f.forget(self.need[i + 1]);
         slots.iter().for_each(|s| self.writes(*s));
         self.clobber();
