@@ -23,7 +23,8 @@ pub struct Budget {
     /// Instructions that must not be exceeded; the engine stops at exactly this many.
     pub limit: u64,
     /// Instructions after which the caller would like to have control back. The engine may stop a block short of it, or go on to the end of a
-    /// block: nothing happens at that place unless it is written down, so it need not be the same in every run.
+    /// block: nothing happens at that place unless it is written down, so it need not be the same in every run. It is always a place where
+    /// an exact stop could be: never right behind an exception that retired nothing.
     pub enough: u64,
 }
 

@@ -113,6 +113,13 @@ impl<'a> Run<'a> {
         self.cpu().icount
     }
 
+    /// Whether the engine may stop here of its own accord: not right behind an exception that retired nothing. Such a place has the same
+    /// position as the one before the exception, which is where a replay would stop.
+    pub fn may_stop(&mut self) -> bool {
+        let cpu = self.cpu();
+        cpu.fault_at != cpu.icount
+    }
+
     /// Takes a pending interrupt and looks whether the core can run at all.
     pub fn attend(&mut self) -> Option<StopReason> {
         let (irq, fiq) = self.ctx.bus.lines();

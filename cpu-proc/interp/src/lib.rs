@@ -67,7 +67,7 @@ impl Engine for Interp {
                     run.exec(code)
                 }
                 Fetch::Straddles(code) if run.fits(code, left) => run.exec(code),
-                _ if soft && run.icount() > start => return StopReason::Budget,
+                _ if soft && run.icount() > start && run.may_stop() => return StopReason::Budget,
                 _ => run.exec_some(left),
             };
             link = None;

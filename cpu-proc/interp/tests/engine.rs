@@ -2,7 +2,7 @@
 
 mod support;
 
-use reprise_arm::engine::StopReason;
+use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::psr::Mode;
 use support::{CODE, DATA, HOLE, MMIO, MMIO_EXIT, Machine, RAM};
 
@@ -358,4 +358,20 @@ fn ldm_of_user_registers_reaches_the_user_bank() {
     let sp = m.cpu.regs[13];
     m.run(1);
     assert_eq!((m.cpu.reg_of(Mode::Usr, 13), m.cpu.reg_of(Mode::Usr, 14), m.cpu.regs[13]), (11, 12, sp));
+}
+
+#[test]
+fn a_stop_of_its_own_choice_is_never_right_behind_an_exception() {
+    // nop ; udf: the vector page holds a long run of NOPs, which does not fit into what is left.
+    let program = [0xe320_f000, 0xe7f0_00f0];
+    for enough in 1..40 {
+        let mut m = Machine::new(&program);
+        let vectors = RAM + 0x10_0000 - 0x1000;
+        (0..100).for_each(|i| m.write32(vectors + 4 * i, 0xe320_f000));
+        m.engine.run(&mut m.cpu, &m.ram, &mut m.bus, Budget { limit: 1000, enough });
+        let mut exact = Machine::new(&program);
+        (0..100).for_each(|i| exact.write32(vectors + 4 * i, 0xe320_f000));
+        exact.run(m.cpu.icount);
+        assert_eq!(m.visible(), exact.visible(), "enough {enough}");
+    }
 }

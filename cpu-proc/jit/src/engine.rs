@@ -225,7 +225,7 @@ impl Compiler {
                 None => self.slow(frame, link, left),
             };
             if let Way::Budget = way {
-                if soft && frame.run.icount() > start {
+                if soft && frame.run.icount() > start && frame.run.may_stop() {
                     return StopReason::Budget;
                 }
                 let left = frame.run.left();
