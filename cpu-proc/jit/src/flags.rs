@@ -197,6 +197,11 @@ impl FlagState {
         Self { mem_nz: false, mem_cv: false, host: Some(InHost { nz: true, cv: Some(carry) }), full, nz: None }
     }
 
+    /// After a comparison that is yet to be made.
+    pub fn later(full: Recipe) -> Self {
+        Self { mem_nz: false, mem_cv: false, host: None, full: Some(full), nz: None }
+    }
+
     /// Everything is in memory or dead.
     pub fn saved(&self) -> bool {
         self.mem_nz && self.mem_cv

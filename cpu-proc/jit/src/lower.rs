@@ -9,7 +9,7 @@ mod mem;
 mod system;
 
 use crate::emit::{Emitter, Features};
-use crate::flags::{CV, Carry, FlagState, InHost, NzRecipe, Recipe, at};
+use crate::flags::{CV, Carry, FlagState, InHost, Recipe, at};
 use crate::thunks::Thunks;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::ir::opt::effects;
@@ -141,7 +141,7 @@ pub fn compile(cx: Context<'_>) -> Compiled {
         need,
         f: match flags {
             None => FlagState::MEMORY,
-            Some(r) => FlagState { host: None, ..FlagState::set(Carry::Direct, Some(r)) },
+            Some(r) => FlagState::later(r),
         },
         joins: Vec::new(),
         step,
@@ -414,7 +414,7 @@ impl Lower<'_> {
         self.f = FlagState::set(carry, recipe);
     }
 
-    /// Called before operation `i`, which sets N and Z alone in EFLAGS: C and V are put where they survive, what N and Z were is dead.
+    /// Called before operation `i`, which sets N and Z alone: C and V are put where they survive, what N and Z were is dead.
     fn before_nz(&mut self, i: usize) {
         if self.need[i + 1] & CV == 0 {
             self.f.mem_cv = true;
@@ -422,22 +422,15 @@ impl Lower<'_> {
         }
         self.f.mem_nz = true;
         self.f.nz = None;
-        self.clobber();
+        self.f.host = self.f.host.filter(|h| h.cv.is_some()).map(|h| InHost { nz: false, ..h });
     }
 
-    /// An operation has set N and Z in EFLAGS.
-    fn set_nz(&mut self, recipe: Option<NzRecipe>) {
-        self.f.mem_nz = false;
-        self.f.nz = recipe;
-        self.f.host = Some(InHost { nz: true, cv: None });
-        if recipe.is_none() {
-            // Nothing else knows them, and C and V may have a recipe of their own that must not be asked for these.
-            let (cv, full) = (self.f.mem_cv, self.f.full);
-            self.f.mem_cv = true;
-            self.f.full = None;
-            self.f.save(&mut self.e);
-            self.f.mem_cv = cv;
-            self.f.full = full;
-        }
+    /// An operation has set N and Z in EFLAGS, and there is no other way to have them.
+    fn set_nz(&mut self) {
+        let kept = self.f;
+        self.f =
+            FlagState { mem_nz: false, mem_cv: true, host: Some(InHost { nz: true, cv: None }), full: None, nz: None };
+        self.f.save(&mut self.e);
+        self.f = FlagState { mem_nz: true, host: self.f.host, ..kept };
     }
 }

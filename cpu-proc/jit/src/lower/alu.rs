@@ -404,18 +404,20 @@ impl Lower<'_> {
         }
     }
 
+    /// N and Z are those of `r`; nothing is tested before somebody asks.
     fn test(&mut self, i: usize, r: NzRecipe) {
         self.before_nz(i);
-        r.emit(&mut self.e);
-        self.set_nz(Some(r));
+        self.f.mem_nz = false;
+        self.f.nz = Some(r);
     }
 
     fn set_nz64(&mut self, i: usize, u: &Uop) {
         self.before_nz(i);
+        self.clobber();
         self.e.load(ECX, u.b);
         self.e.load(EAX, u.a);
         dynasm!(self.e.asm ; .arch x64 ; shl rcx, 32 ; or rcx, rax);
-        self.set_nz(None);
+        self.set_nz();
     }
 
     /// C alone, in memory. `value` emits it to CF, or is a constant.
@@ -433,6 +435,42 @@ impl Lower<'_> {
         self.f.host = None;
         let r = self.e.read(u.a, EAX);
         dynasm!(self.e.asm ; .arch x64 ; bt Rd(r), u.imm as i8 ; setc BYTE [BYTE rbp + f + 2]);
+    }
+
+    /// `ecx` = the result of `u`, if it is an operation of two operands without flags; false if not. Spoils EFLAGS and `eax`.
+    pub(super) fn compute(&mut self, u: &Uop) -> bool {
+        let (op, imm) = match u.op {
+            Op::Add => (Alu::Add, false),
+            Op::Sub => (Alu::Sub, false),
+            Op::And => (Alu::And, false),
+            Op::Orr => (Alu::Or, false),
+            Op::Eor => (Alu::Xor, false),
+            Op::AndImm => (Alu::And, true),
+            Op::OrrImm => (Alu::Or, true),
+            Op::EorImm => (Alu::Xor, true),
+            Op::Bic => {
+                self.clobber();
+                self.e.load(ECX, u.b);
+                dynasm!(self.e.asm ; .arch x64 ; not ecx);
+                self.alu_to(Alu::And, ECX, u.a);
+                return true;
+            }
+            Op::RsbImm => {
+                self.clobber();
+                dynasm!(self.e.asm ; .arch x64 ; mov ecx, u.imm as i32);
+                self.alu_to(Alu::Sub, ECX, u.a);
+                return true;
+            }
+            _ => return false,
+        };
+        self.clobber();
+        self.e.load(ECX, u.a);
+        if imm {
+            alu!(self.e.asm, op, ecx, u.imm as i32);
+        } else {
+            self.alu_to(op, ECX, u.b);
+        }
+        true
     }
 
     /// The operations of this module; false if `u` is none of them.
@@ -530,14 +568,9 @@ impl Lower<'_> {
             Op::SubSImm => self.subs_imm(u),
             Op::AdcS => self.with_carry(i, u, Alu::Adc, true),
             Op::SbcS => self.with_carry(i, u, Alu::Sbb, true),
-            Op::Cmp => {
-                self.e.cmp(u.a, u.b);
-                self.set_all(Carry::Borrow, Some(Recipe::Cmp(u.a, u.b)));
-            }
-            Op::CmpImm => {
-                self.e.cmp_imm(u.a, u.imm);
-                self.set_all(Carry::Borrow, Some(Recipe::CmpImm(u.a, u.imm)));
-            }
+            // Nothing is compared before somebody asks.
+            Op::Cmp => self.f = FlagState::later(Recipe::Cmp(u.a, u.b)),
+            Op::CmpImm => self.f = FlagState::later(Recipe::CmpImm(u.a, u.imm)),
             Op::Tst => self.test(i, NzRecipe::And(u.a, u.b)),
             Op::TstImm => self.test(i, NzRecipe::AndImm(u.a, u.imm)),
             Op::SetNz => self.test(i, NzRecipe::Of(u.a)),

@@ -66,11 +66,14 @@ impl Lower<'_> {
         if !self.f.saved() && (spoils || !self.f.recoverable()) {
             self.f.save(&mut self.e);
         }
-        if let ([b], false) = (body, self.joins.iter().any(|j| j.at == i + 1)) {
-            let b = *b;
-            if matches!(b.op, Op::Mov | Op::MovImm | Op::AddImm) {
+        if let Some((last, first)) = body.split_last() {
+            let (last, first) = (*last, first.to_vec());
+            if moves(&last, &first) && !self.joins.iter().any(|j| j.at < end) {
                 self.done = end;
-                return self.conditional_move(u.d, &b);
+                for (k, f) in first.iter().enumerate() {
+                    self.uop(i + 1 + k, f);
+                }
+                return self.conditional_move(u.d, &last);
             }
         }
         let label = self.e.label();
@@ -78,11 +81,13 @@ impl Lower<'_> {
         self.joins.push(Join { at: end, label, state: self.f, writes_flags });
     }
 
-    /// `b`, a move or an addition, if `cond` holds. Most such conditions depend on data, so a branch would be mispredicted often.
+    /// `b` if `cond` holds, without a branch: most such conditions depend on data, so a branch would be mispredicted often.
     fn conditional_move(&mut self, cond: u8, b: &Uop) {
         self.writes(b.d);
+        let computed = self.compute(b);
         let cc = self.host_cond(cond);
         let s = match (b.op, loc(b.a)) {
+            _ if computed => ECX,
             (Op::Mov, Loc::R(h)) => h,
             (Op::MovImm, _) => {
                 dynasm!(self.e.asm ; .arch x64 ; mov ecx, b.imm as i32);
@@ -278,7 +283,9 @@ impl Lower<'_> {
             let q = std::mem::offset_of!(Cpu, q) as i32;
             self.e.load(EAX, u.a);
             self.e.add_to(EAX, u.b);
-            dynasm!(self.e.asm ; .arch x64 ; seto cl ; or [rbp + q], cl);
+            let (over, back) = (self.e.label(), self.e.label());
+            dynasm!(self.e.asm ; .arch x64 ; jo =>over ; =>back);
+            self.e.cold(move |e| dynasm!(e.asm ; .arch x64 ; =>over ; mov DWORD [rbp + q], 1 ; jmp =>back));
         } else {
             self.e.cmp(u.a, u.b);
             dynasm!(self.e.asm ; .arch x64 ; setb al ; movzx eax, al);
@@ -305,6 +312,21 @@ impl Lower<'_> {
             ; mov [BYTE rbp + f + 2], al
         );
     }
+}
+
+/// Whether a conditional instruction of these micro-ops can be done by computing all and moving the result if the condition holds: it has one result, and what
+/// comes before it goes to temporaries.
+fn moves(last: &Uop, first: &[Uop]) -> bool {
+    use Op::*;
+    let simple = matches!(
+        last.op,
+        Mov | MovImm | AddImm | Add | Sub | And | Orr | Eor | AndImm | OrrImm | EorImm | Bic | RsbImm
+    );
+    let temps = |u: &Uop| {
+        matches!(u.op, Mov | MovImm | Mvn | LslImm | LsrImm | AsrImm | RorImm | AddImm | Sxtb | Sxth | Ubfx | Sbfx)
+            && (FIRST_TEMP..62).contains(&u.d)
+    };
+    simple && last.d < PC_SLOT && first.len() <= 2 && first.iter().all(temps)
 }
 
 /// The lowering of `u` neither changes flags nor has to put them in memory.
