@@ -130,6 +130,13 @@ impl Rig {
         self.linux_of(&Guest { kernel, ..guest }, append)
     }
 
+    /// Linux on the Versatile Express with a Cortex-A9.
+    pub fn linux_a9(&self, append: &str) -> Command {
+        let mut c = self.supervisor();
+        c.args(xtask::demo::linux_a9_args(guest(), append)).args(["--clock", "warp"]);
+        c
+    }
+
     fn linux_of(&self, guest: &Guest, append: &str) -> Command {
         let mut c = self.supervisor();
         c.args(xtask::demo::linux_args(guest, &format!("{} {append}", xtask::demo::APPEND))).args(["--clock", "warp"]);

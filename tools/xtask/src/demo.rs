@@ -27,8 +27,17 @@ pub const APPEND: &str = "console=ttyAMA0 maxcpus=1 quiet";
 
 /// The arguments that boot the Linux guest on the Versatile Express.
 pub fn linux_args(guest: &Guest, append: &str) -> Vec<String> {
-    let mut args: Vec<String> = vec!["--config".into(), "machines/vexpress.ron".into()];
-    for (flag, path) in [("--kernel", &guest.kernel), ("--dtb", &guest.dtb), ("--initrd", &guest.initrd)] {
+    machine_args("machines/vexpress.ron", guest, &guest.dtb, append)
+}
+
+/// The same for the board with a Cortex-A9.
+pub fn linux_a9_args(guest: &Guest, append: &str) -> Vec<String> {
+    machine_args("machines/vexpress-a9.ron", guest, &guest.dtb_a9, append)
+}
+
+fn machine_args(config: &str, guest: &Guest, dtb: &PathBuf, append: &str) -> Vec<String> {
+    let mut args: Vec<String> = vec!["--config".into(), config.into()];
+    for (flag, path) in [("--kernel", &guest.kernel), ("--dtb", dtb), ("--initrd", &guest.initrd)] {
         args.push(flag.into());
         args.push(path.display().to_string());
     }

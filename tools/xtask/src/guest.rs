@@ -25,6 +25,8 @@ pub struct Guest {
     pub kernel_lpae: Option<PathBuf>,
     /// Device tree of the Cortex-A15 Versatile Express.
     pub dtb: PathBuf,
+    /// Device tree of the Cortex-A9 Versatile Express.
+    pub dtb_a9: PathBuf,
     /// busybox, our `/init` and a few kernel modules.
     pub initrd: PathBuf,
     /// The same with `kbench`; made only on request, as it needs a cross compiler.
@@ -51,6 +53,7 @@ impl Guest {
             kernel: dir.join("zImage"),
             kernel_lpae: lpae.exists().then_some(lpae),
             dtb: dir.join("vexpress-v2p-ca15-tc1.dtb"),
+            dtb_a9: dir.join("vexpress-v2p-ca9.dtb"),
             initrd: dir.join("initramfs.cpio"),
             bench_initrd: bench.exists().then_some(bench),
         }
@@ -58,7 +61,7 @@ impl Guest {
 
     fn complete(&self, bench: bool) -> bool {
         let stamp = self.dir.join("stamp");
-        [&self.kernel, &self.dtb, &self.initrd].iter().all(|p| p.is_file())
+        [&self.kernel, &self.dtb, &self.dtb_a9, &self.initrd].iter().all(|p| p.is_file())
             && (!bench || self.bench_initrd.is_some())
             && fs::read_to_string(stamp).is_ok_and(|s| s == cache_key())
     }
