@@ -112,7 +112,6 @@ fn vexpress_a9_is_the_board_that_its_device_tree_describes() {
     }
     let a15 = open("vexpress.ron", &linux()).machine;
     assert_eq!((a15.private().count(), a15.l2()), (0, None));
-    assert!(!a15.to_text().contains("l2"), "a machine without the cache reads and writes as before");
 }
 
 #[test]
