@@ -6,6 +6,7 @@
 mod alu;
 mod flow;
 mod mem;
+mod structures;
 mod system;
 
 use crate::emit::{Emitter, Features};
@@ -13,7 +14,7 @@ use crate::flags::{CV, Carry, FlagState, InHost, Recipe, at};
 use crate::thunks::Thunks;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::ir::opt::effects;
-use reprise_arm::ir::{Block, Op, SINK};
+use reprise_arm::ir::{Block, Op, SINK, Uop};
 
 /// The code of a block.
 pub struct Compiled {
@@ -190,10 +191,16 @@ impl Lower<'_> {
                 continue;
             }
             self.f.forget(self.need[i]);
-            if let Some(moves) = self.moves(i) {
+            let rest = self.rest(i);
+            if let Some(moves) = crate::fp::Moves::find(rest) {
                 self.clobber();
                 moves.emit(&mut self.e);
                 self.done = i + moves.len;
+                continue;
+            }
+            if let Some((s, n)) = structures::Structure::find(rest) {
+                self.structure(i, n, &s);
+                self.done = i + n;
                 continue;
             }
             let u = self.cx.block.uops[i];
@@ -202,12 +209,12 @@ impl Lower<'_> {
         self.tail();
     }
 
-    /// Moves of extension words that begin at micro-op `i`, inside its instruction and the innermost skip.
-    fn moves(&self, i: usize) -> Option<crate::fp::Moves> {
+    /// The micro-ops from `i` on inside its instruction and the innermost skip.
+    fn rest(&self, i: usize) -> &[Uop] {
         let b = self.cx.block;
-        let rest = b.insn_of[i..].iter().take_while(|n| **n == b.insn_of[i]).count();
-        let end = self.joins.last().map_or(i + rest, |j| j.at.min(i + rest));
-        crate::fp::Moves::find(&b.uops[i..end])
+        let same = b.insn_of[i..].iter().take_while(|n| **n == b.insn_of[i]).count();
+        let end = self.joins.last().map_or(i + same, |j| j.at.min(i + same));
+        &b.uops[i..end]
     }
 
     /// Takes the block's instructions from the budget.

@@ -12,7 +12,7 @@ use reprise_arm::mmu::WRITE_TABLE;
 
 /// Which table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Table {
+pub(super) enum Table {
     Read,
     Write,
 }
@@ -110,7 +110,7 @@ impl Lower<'_> {
     }
 
     /// `rcx` = addend of the page of `va`; jumps to `slow` if there is none.
-    fn lookup(&mut self, table: Table, va: u8, slow: DynamicLabel) {
+    pub(super) fn lookup(&mut self, table: Table, va: u8, slow: DynamicLabel) {
         dynasm!(self.e.asm ; .arch x64 ; mov ecx, Rd(va) ; shr ecx, 12);
         match table {
             Table::Read => dynasm!(self.e.asm ; .arch x64 ; mov rcx, [rbx + 8 * rcx]),
