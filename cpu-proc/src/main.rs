@@ -91,7 +91,13 @@ impl Machine {
         let engine: Box<dyn Engine> = match start.engine {
             control::Engine::Interp => Box::new(Interp::new()),
             #[cfg(target_arch = "x86_64")]
-            control::Engine::Jit => Box::new(reprise_jit::Jit::new()?),
+            control::Engine::Jit => {
+                let mut jit = reprise_jit::Jit::new()?;
+                if start.perf_map {
+                    jit.map_for_perf().context("--perf-map: making the map in /tmp")?;
+                }
+                Box::new(jit)
+            }
             #[cfg(target_arch = "x86_64")]
             control::Engine::Lockstep => {
                 let seed = start.common.jitter.unwrap_or_default();
@@ -151,7 +157,8 @@ impl Machine {
         };
         outside.note(&self.cores)?;
         if let Some(f) = finished {
-            return self.judged(f, control);
+            let figures = self.figures();
+            return self.judged(CpuFinished { figures, ..f }, control);
         }
         let error = result.expect_err("a run without an outcome has an error");
         let (reason, text) = self.explain(&error, control)?;
@@ -164,7 +171,12 @@ impl Machine {
             vtime: self.board.clock.vtime(self.cores.cpu().icount),
             state_hash,
             expected_hash: None,
+            figures: self.figures(),
         })
+    }
+
+    fn figures(&self) -> Vec<(String, u64)> {
+        self.engine.figures().into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
     }
 
     /// A machine that has died says why; one whose engines differ has diverged.
@@ -212,7 +224,16 @@ fn ended(o: &Outcome, state_hash: [u8; 32], mode: Mode) -> CpuFinished {
     };
     let expected_hash = if mode.is_replay() { o.recorded_hash } else { None };
     let position = (o.pos.epoch, o.pos.count, o.pos.idle);
-    CpuFinished { reason, text: String::new(), position, icount: o.icount, vtime: o.vtime, state_hash, expected_hash }
+    CpuFinished {
+        reason,
+        text: String::new(),
+        position,
+        icount: o.icount,
+        vtime: o.vtime,
+        state_hash,
+        expected_hash,
+        figures: Vec::new(),
+    }
 }
 
 /// Puts the boot images into RAM.

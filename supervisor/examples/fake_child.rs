@@ -76,6 +76,7 @@ fn cpu(mut child: Child, start: &CpuStart) -> anyhow::Result<()> {
         vtime: 1_500_000_000,
         state_hash: [if what == "other" { 1 } else { 0x77 }; 32],
         expected_hash: None,
+        figures: Vec::new(),
     };
     match what.as_str() {
         "wait" | "deaf" => {}

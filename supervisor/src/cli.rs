@@ -82,9 +82,12 @@ pub(crate) struct ReplayArgs {
 /// Options of both.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
-    /// The CPU engine.
+    /// The CPU engine [default: jit on x86-64, else interp].
     #[arg(long, value_enum)]
     pub(crate) engine: Option<EngineArg>,
+    /// Let the JIT write a map of its code to /tmp/perf-PID.map, where `perf` looks for it.
+    #[arg(long)]
+    pub(crate) perf_map: bool,
     /// Write a JSON object about the run to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
@@ -132,11 +135,16 @@ pub(crate) enum EngineArg {
 impl CommonArgs {
     /// The engine asked for.
     pub(crate) fn engine(&self) -> Result<reprise_child::control::Engine, Failure> {
+        use reprise_child::control::Engine;
+        let compiles = cfg!(target_arch = "x86_64");
         match self.engine {
-            None | Some(EngineArg::Interp) => Ok(reprise_child::control::Engine::Interp),
-            Some(EngineArg::Lockstep) => Ok(reprise_child::control::Engine::Lockstep),
-            Some(EngineArg::Jit) if cfg!(target_arch = "x86_64") => Ok(reprise_child::control::Engine::Jit),
-            Some(EngineArg::Jit) => Err(Failure::usage("--engine jit needs an x86-64 host; use --engine interp")),
+            None if compiles => Ok(Engine::Jit),
+            None | Some(EngineArg::Interp) => Ok(Engine::Interp),
+            Some(EngineArg::Lockstep) if compiles => Ok(Engine::Lockstep),
+            Some(EngineArg::Jit) if compiles => Ok(Engine::Jit),
+            Some(EngineArg::Jit | EngineArg::Lockstep) => {
+                Err(Failure::usage("the JIT needs an x86-64 host; use --engine interp"))
+            }
         }
     }
 }

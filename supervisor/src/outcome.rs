@@ -53,6 +53,7 @@ struct Report<'a> {
     cpu_seconds: f64,
     guest_ns: u64,
     engine: String,
+    engine_figures: std::collections::BTreeMap<&'a str, u64>,
     recording: Option<&'a str>,
 }
 
@@ -145,6 +146,8 @@ impl Outcome {
             cpu_seconds: self.cpu_seconds,
             guest_ns: cpu.map_or(0, |c| c.vtime),
             engine: self.engine.to_string(),
+            engine_figures: cpu
+                .map_or_else(Default::default, |c| c.figures.iter().map(|(name, n)| (name.as_str(), *n)).collect()),
             recording: self.recording.as_deref(),
         };
         let text = serde_json::to_string_pretty(&report).context("the report")?;

@@ -54,6 +54,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
     Ok(Setup {
         mode,
         engine: args.common.engine()?,
+        perf_map: args.common.perf_map,
         boot: BootImage::new(&plan)?,
         machine,
         spans: None,

@@ -75,6 +75,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     Ok(Setup {
         mode,
         engine,
+        perf_map: args.common.perf_map,
         boot: BootImage::new(&plan)?,
         machine,
         spans: Some(spans),

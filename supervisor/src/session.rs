@@ -63,6 +63,7 @@ pub(crate) enum Log {
 pub(crate) struct Setup {
     pub(crate) mode: Mode,
     pub(crate) engine: Engine,
+    pub(crate) perf_map: bool,
     pub(crate) machine: Machine,
     /// Places in the machine file; none in a replay.
     pub(crate) spans: Option<Spans>,
@@ -299,6 +300,7 @@ impl<'a> Session<'a> {
             common: setup.common("cpu", 0),
             machine: setup.machine.clone(),
             engine: setup.engine,
+            perf_map: setup.perf_map,
             ram,
             boot,
             regs: setup.boot.regs,

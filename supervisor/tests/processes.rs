@@ -319,7 +319,7 @@ fn usage() {
     let stage = Stage::new();
     stage.run("", &[]).assert(2, "--config");
     stage.run("", &["--config", "m.ron", "--memory", "12Q"]).assert(2, "is no size");
-    stage.run("", &["--config", "m.ron", "--engine", "jit"]).assert(2, "this build has no JIT");
+    stage.run("", &["--config", "m.ron", "--engine", "tcg"]).assert(2, "--engine");
     stage.run("", &["replay", "--kernel", "x"]).assert(2, "--kernel");
     stage.run("", &["replay"]).assert(4, "no recording found");
 }

@@ -162,6 +162,8 @@ pub struct CpuStart {
     pub machine: Machine,
     /// Which engine.
     pub engine: Engine,
+    /// The compiling engine is to write a map of its code for `perf`.
+    pub perf_map: bool,
     /// Guest RAM: a memfd of `machine.memory.size` bytes, all zero, sealed against changes of its size.
     pub ram: Fd,
     /// What lies in RAM at the start.
@@ -404,6 +406,8 @@ pub struct CpuFinished {
     pub state_hash: [u8; 32],
     /// What the recording says of this same end, if this is a replay that reached it.
     pub expected_hash: Option<[u8; 32]>,
+    /// What the engine says of its work, by name.
+    pub figures: Vec<(String, u64)>,
 }
 
 /// A device at the end.

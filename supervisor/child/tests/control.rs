@@ -35,6 +35,7 @@ fn all_messages() -> Vec<FromChild> {
         vtime: 4,
         state_hash: [7; 32],
         expected_hash: Some([8; 32]),
+        figures: Vec::new(),
     };
     let plugin = PluginInfo { abi: 1, kind: "pl011".into(), version: "1.0".into() };
     let registers = vec![("MIDR".into(), 0x414f_c0f0)];

@@ -28,10 +28,10 @@ macro_rules! path {
             let mut s = Fpscr(i.fpscr);
             let [a, b, c] = i.x;
             macro_rules! both {
-                                ($f:ident ( $arg:tt )) => {
-                                    if double { $m::$f::<Double> $arg } else { $m::$f::<Single> $arg }
-                                };
-                            }
+                                        ($f:ident ( $arg:tt )) => {
+                                            if double { $m::$f::<Double> $arg } else { $m::$f::<Single> $arg }
+                                        };
+                                    }
             let sign = if double { 1 << 63 } else { 1 << 31 };
             let nzcv = |r: Relation| u64::from(r.nzcv());
             let r = match op {
