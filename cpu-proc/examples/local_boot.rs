@@ -82,8 +82,16 @@ fn main() -> Result<()> {
     let mut typed = false;
     loop {
         let policy = Policy { stop_at: Some(stop.min(cores.cpu().icount + step)), ..Policy::default() };
-        let outcome =
-            Runner::new(&mut cores, ram.view(), engine.as_mut(), &mut board, &mut Quiet, Mode::Plain, policy).run()?;
+        let outcome = Runner::new(
+            &mut cores,
+            ram.view(),
+            engine.as_mut(),
+            &mut board,
+            &mut Quiet::default(),
+            Mode::Plain,
+            policy,
+        )
+        .run()?;
         if let Some(f) = &mut hashes {
             writeln!(f, "{} {:016x} {:#x}", cores.cpu().icount, cores.register_hash(), cores.cpu().regs[15])?;
         }
@@ -141,15 +149,19 @@ fn main() -> Result<()> {
     }
 }
 
-/// Nobody asks for a stop.
-struct Quiet;
+/// Asks for a stop when the guest sleeps for good.
+#[derive(Default)]
+struct Quiet {
+    asleep: bool,
+}
 
 impl<P> Host<P> for Quiet {
     fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
-        Ok(false)
+        Ok(self.asleep)
     }
 
-    fn sleep(&mut self, _: &Board<P>, _: Option<Duration>) -> Result<()> {
+    fn sleep(&mut self, _: &Board<P>, limit: Option<Duration>) -> Result<()> {
+        self.asleep = limit.is_none();
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Assembles the programs for ARM that the repository carries as images: the bare-metal guest `hello`, and the oracle's harness for qemu-arm.
+//! Assembles the programs for ARM that the repository carries as images: the bare-metal guests `hello` and `smp`, and the oracle's harness for qemu-arm.
 
 use crate::paths;
 use anyhow::{Context, Result, ensure};
@@ -27,6 +27,7 @@ pub fn build(out: &Path) -> Result<()> {
 /// As [`build`].
 pub fn build_all() -> Result<()> {
     build(&image())?;
+    assemble("tests/guests/smp/smp.S", 0x8001_0000, &paths::root().join("configs/images/smp.elf"))?;
     assemble("tests/oracle/harness/harness.S", 0x8040_0000, &paths::root().join("tests/oracle/harness/harness.elf"))
 }
 
