@@ -130,7 +130,8 @@ impl Cores {
     /// Gives the other cores the event of a SEV in this turn.
     fn broadcast(&mut self) {
         if std::mem::take(&mut self.cpu_mut().sev) {
-            self.cpus.iter_mut().for_each(|c| c.event = true);
+            let current = self.current;
+            self.cpus.iter_mut().enumerate().filter(|(i, _)| *i != current).for_each(|(_, c)| c.event = true);
         }
     }
 
@@ -278,7 +279,7 @@ mod tests {
         c.end_turn();
         assert!(c.next_turn(quiet));
         assert_eq!((c.current(), c.turn_left()), (1, 100));
-        assert!(c.all()[1].event && c.all()[2].event);
+        assert!(c.all()[1].event && c.all()[2].event && !c.all()[0].event, "it took its own already");
         assert!(!c.cpu_mut().wait_for_event(), "SEV came first");
         assert!(c.cpu_mut().wait_for_event());
     }
