@@ -112,6 +112,13 @@ fn vexpress_a9_is_the_board_that_its_device_tree_describes() {
     }
     let a15 = open("vexpress.ron", &linux()).machine;
     assert_eq!((a15.private().count(), a15.l2()), (0, None));
+    let old = a15.to_text().replace("    l2: None,\n", "").replace("        quantum: 0,\n", "");
+    assert!(!old.contains("l2") && !old.contains("quantum"), "{old}");
+    assert_eq!(
+        Machine::from_text(&old).unwrap(),
+        a15,
+        "recordings from before the cache and several cores stay readable"
+    );
 }
 
 #[test]
