@@ -62,7 +62,8 @@ fn main() -> Result<()> {
         None | Some("interp") => Box::new(Interp::new()),
         #[cfg(target_arch = "x86_64")]
         Some("jit") => {
-            let mut jit = reprise_jit::Jit::new()?;
+            let threshold: u32 = options.get("--threshold").map_or(Ok(10), |s| s.parse())?;
+            let mut jit = reprise_jit::Jit::with(reprise_jit::emit::Features::detect(), threshold)?;
             if options.contains_key("--perf-map") {
                 jit.map_for_perf()?;
             }

@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 /// Bytes of code memory.
 const CODE_BYTES: usize = 96 << 20;
 /// How often a block is interpreted before it is compiled.
-const THRESHOLD: u32 = 24;
+const THRESHOLD: u32 = 10;
 /// Most compiled forms at a time.
 const MAX_BODIES: usize = 1 << 20;
 /// Most host bytes that a block can take.
