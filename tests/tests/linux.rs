@@ -51,6 +51,23 @@ fn the_replay_without_devices_is_exact() {
     rig.replay(&run.recording, &["--cpu-only"]).exact(run);
 }
 
+/// The engines are one machine: what the default one has recorded, the interpreter replays, and the reverse.
+#[test]
+fn a_recording_of_one_engine_replays_in_the_other() {
+    let (rig, run) = recorded();
+    rig.replay(&run.recording, &["--cpu-only", "--engine", "interp"]).exact(run);
+
+    let rig = Rig::new();
+    let (recording, report) = (rig.path("interp"), rig.path("interp.json"));
+    let mut c = rig.linux("run=none");
+    c.args(["--engine", "interp"]).arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+    let ended = Console::start(&mut c, false).and_then(|c| c.wait(LONG_GUARD)).expect("it powers off");
+    let report = xtask::demo::report(&report).expect("a report");
+    let run = Run { recording, ended, report }.ended(exit::OK);
+    assert_eq!(run.field("engine"), "interp");
+    rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
+}
+
 /// The kernel with long descriptors: boots to the same shell, and its replay is exact.
 #[test]
 fn the_lpae_kernel_boots_and_replays_exactly() {

@@ -16,7 +16,9 @@ fn check(run: &Run, verdict: &str) {
     for key in ["wall_seconds", "cpu_seconds"] {
         assert!(r[key].as_f64().is_some_and(|s| s > 0.0), "{key} is positive: {r}");
     }
-    assert_eq!(r["engine"], "interp");
+    let jit = cfg!(target_arch = "x86_64");
+    assert_eq!(r["engine"], if jit { "jit" } else { "interp" });
+    assert_eq!(r["engine_figures"]["blocks_translated"].as_u64().is_some_and(|n| n > 0), jit, "{r}");
     assert_eq!(r["recording"].as_str().map(std::path::Path::new), Some(run.recording.as_path()));
     assert_eq!(r["console_bytes"].as_u64(), Some(run.ended.stdout.len() as u64));
 }
