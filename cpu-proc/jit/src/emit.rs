@@ -6,7 +6,7 @@
 //! | `rbp` | [`Cpu`] |
 //! | `rbx` | the current load table of the MMU |
 //! | `r15` | budget left |
-//! | `rsi rdi r8 r9 r10 r11 r12 r13 r14` | guest registers, see `regs` |
+//! | `rsi rdi r8 r9 r10 r11 r12 r13 r14` | guest r0-r6, sp, lr (`regs`) |
 //! | `rdx` | first temporary of the micro-ops |
 //! | `rax rcx`, all of `xmm` | scratch |
 //!
@@ -56,6 +56,8 @@ pub struct Emitter {
     pub features: Features,
     /// Host address of the code that calls a helper.
     pub helper: u64,
+    /// `eax` holds this slot's value as long as nothing is emitted behind this offset.
+    pub(crate) eax: Option<(usize, u8)>,
     cold: Vec<Cold>,
     pool: Vec<(u128, DynamicLabel)>,
 }
@@ -63,7 +65,7 @@ pub struct Emitter {
 impl Emitter {
     /// An empty one, for code that will lie at host address `base`.
     pub fn new(base: usize, features: Features) -> Self {
-        Self { asm: VecAssembler::new(base), features, helper: 0, cold: Vec::new(), pool: Vec::new() }
+        Self { asm: VecAssembler::new(base), features, helper: 0, eax: None, cold: Vec::new(), pool: Vec::new() }
     }
 
     /// A label that can be jumped to before it is placed.
@@ -100,6 +102,7 @@ impl Emitter {
 
     /// Places `label` here.
     pub fn place(&mut self, label: DynamicLabel) {
+        self.eax = None;
         dynasm!(self.asm ; .arch x64 ; =>label);
     }
 }

@@ -9,9 +9,9 @@ pub const EAX: u8 = 0;
 /// See [`EAX`].
 pub const ECX: u8 = 1;
 
-/// Slots with a host register of their own: r0-r5, r12, sp, lr and the first temporary.
+/// Slots with a host register of their own: r0-r6, sp, lr and the first temporary: what compiled code of kernels and programs names most.
 pub const PINNED: [(u8, u8); 10] =
-    [(0, 6), (1, 7), (2, 8), (3, 9), (4, 10), (5, 11), (12, 12), (13, 13), (14, 14), (FIRST_TEMP, 2)];
+    [(0, 6), (1, 7), (2, 8), (3, 9), (4, 10), (5, 11), (6, 12), (13, 13), (14, 14), (FIRST_TEMP, 2)];
 
 /// Where a slot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub enum Loc {
 /// Where slot `s` is.
 pub fn loc(s: u8) -> Loc {
     match s {
-        0..=5 => Loc::R(s + 6),
-        12..=14 => Loc::R(s),
+        0..=6 => Loc::R(s + 6),
+        13 | 14 => Loc::R(s),
         FIRST_TEMP => Loc::R(2),
         ZERO => Loc::Zero,
         _ => Loc::M(slot(s)),
@@ -40,6 +40,7 @@ impl Emitter {
     pub fn load(&mut self, r: u8, s: u8) {
         match loc(s) {
             Loc::R(h) if h == r => {}
+            Loc::M(_) if r == EAX && self.eax == Some((self.asm.offset().0, s)) => {}
             Loc::R(h) => dynasm!(self.asm ; .arch x64 ; mov Rd(r), Rd(h)),
             Loc::M(m) if m < 128 => dynasm!(self.asm ; .arch x64 ; mov Rd(r), [BYTE rbp + m as i8]),
             Loc::M(m) => dynasm!(self.asm ; .arch x64 ; mov Rd(r), [rbp + m]),
@@ -65,6 +66,9 @@ impl Emitter {
             Loc::M(m) if m < 128 => dynasm!(self.asm ; .arch x64 ; mov [BYTE rbp + m as i8], Rd(r)),
             Loc::M(m) => dynasm!(self.asm ; .arch x64 ; mov [rbp + m], Rd(r)),
             Loc::Zero => panic!("nothing writes the zero slot"),
+        }
+        if r == EAX && matches!(loc(s), Loc::M(_)) && s != SINK {
+            self.eax = Some((self.asm.offset().0, s));
         }
     }
 
