@@ -277,7 +277,7 @@ impl Cache {
         let (bytes, key) = fetch(cpu, ram, pc, mode)?;
         let code = match self.map.get(&key) {
             Some(c) => *c,
-            None => self.insert(cpu, make(mode, &bytes, key, MAX_INSNS)),
+            None => self.insert(cpu, make(mode, bytes.all(), key, MAX_INSNS)),
         };
         if key.pa2 != 0 {
             return Ok(Fetch::Straddles(code));
@@ -295,7 +295,7 @@ impl Cache {
     pub(crate) fn make_short(&mut self, cpu: &mut Cpu, ram: &GuestRam, max: usize) -> Result<Box<Code>, Abort> {
         let (pc, mode) = (cpu.regs[15], BlockMode::of(cpu));
         let (bytes, key) = fetch(cpu, ram, pc, mode)?;
-        let mut code = make(mode, &bytes, key, max);
+        let mut code = make(mode, bytes.all(), key, max);
         code.linkable = false;
         Ok(code)
     }
@@ -417,26 +417,38 @@ fn granules(pa: u64, len: u64) -> u64 {
     (u64::MAX >> (63 - (last - first))) << first
 }
 
+/// Instruction bytes of one block.
+struct Bytes {
+    bytes: [u8; 4 * MAX_INSNS],
+    len: usize,
+}
+
+impl Bytes {
+    fn all(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// Reads the instruction bytes at `pc`, up to the end of the page or of the longest block.
-fn fetch(cpu: &mut Cpu, ram: &GuestRam, pc: u32, mode: BlockMode) -> Result<(Vec<u8>, Key), Abort> {
+fn fetch(cpu: &mut Cpu, ram: &GuestRam, pc: u32, mode: BlockMode) -> Result<(Bytes, Key), Abort> {
     let phys = cpu.translate(ram, pc, Access::Exec, View::Current)?;
     if phys.host.is_null() {
         return Err(Abort::external(pc, false));
     }
     let len = (0x1000 - (pc as usize & 0xfff)).min(4 * MAX_INSNS);
-    let mut bytes = vec![0; len];
-    // SAFETY: `host` is valid to the end of its page; guest RAM is copied, never borrowed.
-    unsafe { std::ptr::copy_nonoverlapping(phys.host, bytes.as_mut_ptr(), len) };
+    let mut bytes = Bytes { bytes: [0; 4 * MAX_INSNS], len };
+    // SAFETY: `host` is valid to the end of its page, and `len` fits; guest RAM is copied, never borrowed.
+    unsafe { std::ptr::copy_nonoverlapping(phys.host, bytes.bytes.as_mut_ptr(), len) };
     let mut key = Key { pa: phys.pa, pa2: 0, va: pc, mode: mode.pack() };
-    if mode.thumb && len == 2 && is_wide(u16::from_le_bytes([bytes[0], bytes[1]])) {
+    if mode.thumb && len == 2 && is_wide(u16::from_le_bytes([bytes.bytes[0], bytes.bytes[1]])) {
         let second = pc.wrapping_add(2);
         let p2 = cpu.translate(ram, second, Access::Exec, View::Current)?;
         if p2.host.is_null() {
             return Err(Abort::external(second, false));
         }
-        bytes.resize(4, 0);
+        bytes.len = 4;
         // SAFETY: as above; two bytes at the start of a page.
-        unsafe { std::ptr::copy_nonoverlapping(p2.host, bytes[2..].as_mut_ptr(), 2) };
+        unsafe { std::ptr::copy_nonoverlapping(p2.host, bytes.bytes[2..].as_mut_ptr(), 2) };
         key.pa2 = p2.pa;
     }
     Ok((bytes, key))

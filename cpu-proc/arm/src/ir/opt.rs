@@ -104,9 +104,10 @@ impl Known {
         self.0[usize::from(s & 63)]
     }
 
-    fn forget(&mut self, slots: u64) {
-        for s in (0..64).filter(|s| slots >> s & 1 == 1) {
-            self.0[s] = None;
+    fn forget(&mut self, mut slots: u64) {
+        while slots != 0 {
+            self.0[slots.trailing_zeros() as usize] = None;
+            slots &= slots - 1;
         }
     }
 }
