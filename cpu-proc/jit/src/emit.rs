@@ -6,7 +6,7 @@
 //! | `rbp` | [`Cpu`] |
 //! | `rbx` | the current load table of the MMU |
 //! | `r15` | budget left |
-//! | `rsi rdi r8 r9 r10 r11 r12 r13 r14` | guest r0-r6, sp, lr (`regs`) |
+//! | `rsi rdi r8 r9 r10 r11 r12 r13 r14` | guest r0-r5, r12, sp, lr (`regs`) |
 //! | `rdx` | first temporary of the micro-ops |
 //! | `rax rcx`, all of `xmm` | scratch |
 //!
