@@ -33,6 +33,8 @@ pub struct Exit {
 pub struct Native {
     /// How often the block was interpreted.
     pub heat: Cell<u32>,
+    /// It can't be compiled.
+    pub hopeless: Cell<bool>,
     /// Numbers of the engine's compiled forms of it; the first one can be entered from anywhere.
     pub bodies: RefCell<Vec<u32>>,
 }

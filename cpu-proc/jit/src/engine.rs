@@ -21,7 +21,7 @@ const THRESHOLD: u32 = 10;
 /// Most compiled forms at a time.
 const MAX_BODIES: usize = 1 << 20;
 /// Most host bytes that a block can take.
-const BLOCK_BYTES: usize = 256 << 10;
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// A compiled form of a block.
 struct Body {
@@ -267,8 +267,8 @@ impl Compiler {
             // SAFETY: a block of the cache; only cells are changed.
             let c = unsafe { code.as_ref() };
             let mut body = c.native.bodies.borrow().first().copied();
-            if body.is_none() {
-                let heat = c.native.heat.get() + 1;
+            if body.is_none() && !c.native.hopeless.get() {
+                let heat = c.native.heat.get().saturating_add(1);
                 c.native.heat.set(heat);
                 if heat > self.threshold {
                     body = self.compile(code, None);
@@ -353,7 +353,11 @@ impl Compiler {
             base: self.memory.next(),
             features: self.features,
         });
-        assert!(out.bytes.len() <= BLOCK_BYTES, "a block's code has a limit");
+        if out.bytes.len() > BLOCK_BYTES {
+            // It stays with the interpreter.
+            code.native.hopeless.set(true);
+            return None;
+        }
         let entry = self.memory.address(base);
         self.memory.push(&out.bytes);
         let shift = |o: u32| if o == 0 { 0 } else { o + base };
@@ -438,7 +442,7 @@ impl Compiler {
         if let Some(b) = forms.iter().find(|b| self.bodies[**b as usize].flags == Some(recipe)) {
             return Some(*b);
         }
-        if forms.len() >= FORMS || !gains(&c.block, recipe) {
+        if forms.len() >= FORMS || c.native.hopeless.get() || !gains(&c.block, recipe) {
             return None;
         }
         self.compile(code, Some(recipe))
