@@ -6,6 +6,7 @@
 pub mod bus;
 pub mod cores;
 pub mod count;
+pub mod coverage;
 pub mod cp14;
 pub mod cp15;
 pub mod decode;

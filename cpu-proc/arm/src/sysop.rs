@@ -1,6 +1,7 @@
 //! System functions: what [`crate::ir::Op::Sys`] calls, and the memory and bus that they and the engines' slow paths see.
 
 use crate::bus::{At, Bus, GuestRam};
+use crate::cp14::DSCR_UDCCDIS;
 use crate::cp15::{self, SysReg};
 use crate::ir::{HelperId, MemKind, Size, SysHelper};
 use crate::mmu::{Abort, Access, MemType, Phys, View};
@@ -304,6 +305,8 @@ sys_fns! {
     LDM_USER = 10, ldm_user;
     STM_USER = 11, stm_user;
     MRS_SPSR = 12, mrs_spsr;
+    SWP = 13, swp;
+    CO_MEM = 14, co_mem;
 }
 
 /// What of the CPU state selects blocks, or lets an interrupt in.
@@ -435,6 +438,43 @@ fn write_cp(cpu: &mut Cpu, ctx: &mut SysCtx<'_>, reg: SysReg, value: u64) -> Res
     let after = cp15::write(cpu, ctx.ram, ctx.bus, reg, value).map_err(|_| Trap::Undef)?;
     ctx.exit |= after.exit;
     ctx.context |= after.context;
+    Ok(0)
+}
+
+/// SCTLR.SW: SWP and SWPB are there.
+const SCTLR_SW: u32 = 1 << 10;
+
+/// SWP, SWPB (ARM DDI 0406C A8.8.229): loads from `a`, stores `b` there. `imm` 1: a byte.
+fn swp(cpu: &mut Cpu, ctx: &mut SysCtx<'_>, a: u32, b: u32, byte: u32) -> Result<u32, Trap> {
+    if cpu.cp15.sctlr() & SCTLR_SW == 0 {
+        return Err(Trap::Undef);
+    }
+    let size = if byte != 0 { Size::Byte } else { Size::Word };
+    let kind = MemKind::new(size).aligned(size as u8);
+    let swap = |v: u32| if cpu.e && byte == 0 { v.swap_bytes() } else { v };
+    let stored = swap(b);
+    // Rights and alignment of the store come first, so that a location that can't be written is not read either.
+    ctx.pieces(cpu, a, kind, true)?;
+    let old = ctx.load(cpu, a, kind)? as u32;
+    ctx.store(cpu, a, kind, stored.into())?;
+    Ok(if cpu.e && byte == 0 { old.swap_bytes() } else { old })
+}
+
+/// LDC to DBGDTRTXint, STC of DBGDTRRXint: nobody is at the other end, so what is loaded is lost and what is stored is 0. `a` is the base,
+/// `b` the signed step; `imm`: before the access (bit 0), writeback (1), load (2), base register (11:8).
+fn co_mem(cpu: &mut Cpu, ctx: &mut SysCtx<'_>, a: u32, b: u32, imm: u32) -> Result<u32, Trap> {
+    if !cpu.is_privileged() && cpu.cp15.debug.dscr & DSCR_UDCCDIS != 0 {
+        return Err(Trap::Undef);
+    }
+    let at = if imm & 1 != 0 { a.wrapping_add(b) } else { a };
+    if imm & 4 != 0 {
+        ctx.load_words(cpu, at, &mut [0])?;
+    } else {
+        ctx.store_words(cpu, at, &[0])?;
+    }
+    if imm & 2 != 0 {
+        cpu.regs[(imm >> 8 & 15) as usize] = a.wrapping_add(b);
+    }
     Ok(0)
 }
 

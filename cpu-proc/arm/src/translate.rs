@@ -612,7 +612,10 @@ impl Builder {
         }
         let was_it = self.it;
         match line {
-            Some(l) => l.translate(word, self),
+            Some(l) => {
+                crate::coverage::note(space, l);
+                l.translate(word, self);
+            }
             None => self.unknown(),
         }
         self.close_skip();

@@ -47,8 +47,8 @@ fn reachable(space: &Space, name: &str) -> bool {
 
 #[test]
 fn undefined_space_is_undefined() {
-    // A hole of the media space, a parallel operation without a prefix, and a coprocessor that isn't there.
-    for w in [0xe7f00030, 0xe6000010, 0xee000010] {
+    // A hole of the media space, a parallel operation without a prefix, and unconditional space.
+    for w in [0xe7f00030, 0xe6000010, 0xf7f000f0] {
         assert!(A32.lookup(w).is_none(), "{w:#x}");
     }
 }

@@ -1,9 +1,11 @@
 //! Runs cases by hand: long runs, one instruction, one case again.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use reprise_arm::coverage;
 use reprise_oracle::generate::Choice;
 use reprise_oracle::run::{Session, run_parallel};
+use std::path::PathBuf;
 
 #[derive(Parser)]
 #[command(about = "Compares the interpreter with Unicorn on random instructions")]
@@ -32,6 +34,9 @@ struct Cli {
     /// Also list encodings that the oracle executes and our tables don't have, and lines that were UNPREDICTABLE.
     #[arg(long)]
     missing: bool,
+    /// Write how often each table line was translated to this file.
+    #[arg(long)]
+    coverage: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -41,11 +46,17 @@ fn main() -> Result<()> {
         println!("{}", Session::new(cli.seed, choice)?.show(n)?);
         return Ok(());
     }
+    if cli.coverage.is_some() {
+        coverage::start();
+    }
     let report = run_parallel(cli.seed, &choice, cli.cases, cli.threads)?;
     report.failures.iter().for_each(|f| println!("{f}"));
     if cli.missing {
         report.missing.iter().for_each(|(k, n)| println!("missing {k}: {n}"));
         report.unpredictable.iter().for_each(|(k, n)| println!("unpredictable {k}: {n}"));
+    }
+    if let Some(file) = &cli.coverage {
+        std::fs::write(file, coverage::report()).with_context(|| format!("writing {}", file.display()))?;
     }
     println!("{}", report.summary());
     ensure!(report.failed == 0, "{} cases differ", report.failed);

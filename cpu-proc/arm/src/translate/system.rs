@@ -2,8 +2,9 @@
 
 use super::Builder;
 use super::helpers;
+use super::mem::Indexing;
 use crate::cp15::SysReg;
-use crate::decode::{CoReg, CoReg2, Cps, Hint, Imm, Mrs, MsrImm, MsrReg, Nothing, Operand, SetEnd};
+use crate::decode::{CoMem, CoReg, CoReg2, Cps, Hint, Imm, Mrs, MsrImm, MsrReg, Nothing, Operand, SetEnd, Swap};
 use crate::ir::{Op, SINK};
 use crate::sysop::id;
 
@@ -113,9 +114,32 @@ pub fn udf(b: &mut Builder, _x: &Imm) {
     b.undef();
 }
 
-/// SWP, SWPB: SCTLR.SW is fixed at 0.
-pub fn swp(b: &mut Builder, _x: &Nothing) {
+/// SWP, SWPB: UNDEFINED while SCTLR.SW is clear, which no block key holds.
+pub fn swp(b: &mut Builder, x: &Swap) {
+    if [x.rt.0, x.rt2.0, x.rn.0].contains(&15) || x.rn == x.rt || x.rn == x.rt2 {
+        return b.unpredictable();
+    }
+    b.sys(id::SWP, x.rt.0, x.rn.0, x.rt2.0, x.byte.into());
+}
+
+/// What this CPU does not have: banked MRS and MSR, ERET (Virtualization Extensions), ThumbEE state, other coprocessors and their operations.
+pub fn absent(b: &mut Builder, _x: &Nothing) {
     b.undef();
+}
+
+/// LEAVEX: ThumbEE state is never entered, so there is nothing to leave (ARM DDI 0406C A9.3.1).
+pub fn leavex(_b: &mut Builder, _x: &Nothing) {}
+
+/// LDC to DBGDTRTXint and STC of DBGDTRRXint.
+pub fn co_mem(b: &mut Builder, x: &CoMem) {
+    let (index, writeback) = (x.off.mode != Indexing::Post, x.off.mode != Indexing::Offset);
+    if x.rn.0 == 15 && (writeback || !x.load) {
+        return b.unpredictable();
+    }
+    let base = if x.rn.0 == 15 { b.imm(b.pc_aligned()) } else { x.rn.0 };
+    let flags = u32::from(index) | u32::from(writeback) << 1 | u32::from(x.load) << 2;
+    let step = b.imm(x.off.off as u32);
+    b.sys(id::CO_MEM, SINK, base, step, flags | u32::from(x.rn.0) << 8);
 }
 
 /// BKPT.
