@@ -1,7 +1,9 @@
 //! Boots a machine in one process, devices and all: for profiles and for looking at the CPU without its surroundings.
 //!
 //! `local_boot MACHINE.ron PLUGIN_DIR [--kernel F] [--dtb F] [--initrd F] [--append S] [--cpus N] [--quantum N] [--engine E] [--stop-at N]
-//! [--until TEXT] [--type TEXT]`
+//! [--until TEXT] [--type TEXT] [--coverage FILE]`
+//!
+//! `--coverage` writes how often each line of the instruction tables was translated.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -40,6 +42,9 @@ fn main() -> Result<()> {
         quantum: options.get("--quantum").map(|n| n.parse()).transpose()?,
         ..Overrides::default()
     };
+    if options.contains_key("--coverage") {
+        reprise_arm::coverage::start();
+    }
     let source = Source::new(&config, std::fs::read(&config)?)?;
     let machine = resolve(source, &overrides)?.machine;
     let read = |p: Option<PathBuf>| p.map(|p| std::fs::read(&p).with_context(|| p.display().to_string())).transpose();
@@ -113,6 +118,9 @@ fn main() -> Result<()> {
         let cpu = cores.cpu();
         if outcome.reason != reprise_channel::EndReason::Limit || cpu.icount >= stop || seen && !typed {
             let secs = started.elapsed().as_secs_f64();
+            if let Some(file) = options.get("--coverage") {
+                std::fs::write(file, reprise_arm::coverage::report())?;
+            }
             eprintln!(
                 "{:?} after {} instructions, {secs:.2} s, {:.1} MIPS, {} accesses",
                 outcome.reason,

@@ -71,12 +71,23 @@ pub fn parse(text: &str) -> Option<Counts> {
         .collect()
 }
 
+/// What a line becomes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Emitted {
+    /// A micro-op that is no call, by name.
+    Op(String),
+    /// A call of a helper: [`crate::ir::HelperId`] and name.
+    Helper(u16, &'static str),
+    /// A call of a system function, likewise.
+    System(u16, &'static str),
+}
+
 /// How many words [`emits`] looks at for a line.
 const SAMPLES: u32 = 400;
 
 /// The micro-ops that words of a line become, and the helpers and system functions that those call: a fixed sample of words, in privileged
 /// mode with everything enabled, unconditional where there is a choice.
-pub fn emits(space: &'static Space, line: &'static Line) -> BTreeSet<String> {
+pub fn emits(space: &'static Space, line: &'static Line) -> BTreeSet<Emitted> {
     let mode = everything(space);
     let mut out = BTreeSet::new();
     let mut x = 0x9e37_79b9_7f4a_7c15u64;
@@ -98,11 +109,11 @@ pub fn emits(space: &'static Space, line: &'static Line) -> BTreeSet<String> {
         let block = translate(mode, 0x8000, &bytes, 1).expect("one whole instruction");
         // UNPREDICTABLE ones say nothing about the line.
         if block.uops.iter().all(|u| u.op != Op::Undef) {
-            out.extend(block.uops.iter().map(name));
+            out.extend(block.uops.iter().map(emitted));
         }
     }
     if out.is_empty() {
-        out.insert("Undef".into());
+        out.insert(Emitted::Op("Undef".into()));
     }
     out
 }
@@ -117,13 +128,12 @@ fn everything(space: &Space) -> BlockMode {
     BlockMode::of(&cpu)
 }
 
-/// A micro-op's name; of a call, what it calls.
-fn name(u: &Uop) -> String {
+fn emitted(u: &Uop) -> Emitted {
     let (group, index) = ((u.aux >> 8) as usize, (u.aux & 0xff) as usize);
     match u.op {
-        Op::Helper | Op::HelperK => format!("helper {}", HELPERS[group][index].name),
-        Op::Sys => format!("system {}", SYS_FNS[group][index].name),
-        op => format!("{op:?}"),
+        Op::Helper | Op::HelperK => Emitted::Helper(u.aux as u16, HELPERS[group][index].name),
+        Op::Sys => Emitted::System(u.aux as u16, SYS_FNS[group][index].name),
+        op => Emitted::Op(format!("{op:?}")),
     }
 }
 
@@ -148,11 +158,12 @@ mod tests {
     #[test]
     fn names_what_a_line_becomes() {
         let line = |space: &'static Space, name: &str| space.lines.iter().find(|l| l.name == name).unwrap();
-        assert!(emits(&A32, line(&A32, "movw")).contains("MovImm"));
-        assert!(emits(&T32, line(&T32, "mcr")).contains("system mcr"));
-        assert!(emits(&T16, line(&T16, "svc")).contains("Svc"));
-        assert_eq!(emits(&A32, line(&A32, "eret")), ["Undef".to_owned()].into());
-        assert!(emits(&A32, line(&A32, "vadd")).iter().any(|n| n.starts_with("helper ")));
+        let op = |name: &str| Emitted::Op(name.into());
+        assert!(emits(&A32, line(&A32, "movw")).contains(&op("MovImm")));
+        assert!(emits(&T32, line(&T32, "mcr")).iter().any(|e| matches!(e, Emitted::System(_, "mcr"))));
+        assert!(emits(&T16, line(&T16, "svc")).contains(&op("Svc")));
+        assert_eq!(emits(&A32, line(&A32, "eret")), [op("Undef")].into());
+        assert!(emits(&A32, line(&A32, "vadd")).iter().any(|e| matches!(e, Emitted::Helper(..))));
     }
 
     /// Every line translates, in every sample, and has a name for what it does.

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod bench_qemu;
 pub mod chart;
 pub mod console;
+pub mod coverage;
 pub mod cpio;
 pub mod cputime;
 pub mod demo;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, bench_qemu, demo, guest, hello, install, suite};
+use xtask::{bench, bench_qemu, coverage, demo, guest, hello, install, suite};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests, demonstrates and measures Reprise")]
@@ -43,6 +43,14 @@ enum Command {
         rounds: Option<u32>,
         #[command(flatten)]
         qemu: bench_qemu::Options,
+    },
+    /// Say what the tests and the real guest reach.
+    Coverage {
+        /// Of what.
+        what: coverage::What,
+        /// How.
+        #[command(flatten)]
+        options: coverage::Options,
     },
     /// Make the Linux test guest out of Debian's packages (cached).
     Guest {
@@ -84,6 +92,7 @@ fn main() -> Result<()> {
         Command::Ci => suite::test(false),
         Command::Bench { what: bench::What::Qemu, rounds, qemu } => bench_qemu::bench(&qemu, rounds.unwrap_or(5)),
         Command::Bench { what, rounds, .. } => bench::bench(what, rounds.unwrap_or(3)),
+        Command::Coverage { what, options } => coverage::coverage(what, &options),
         Command::Guest { out, bench, lpae, print } => {
             let dir = out.unwrap_or_else(guest::default_dir);
             let mut g = guest::ensure(&dir, bench)?;
