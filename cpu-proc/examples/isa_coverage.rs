@@ -18,7 +18,7 @@ fn main() -> Result<()> {
         "# Instruction tables\n\nMade by `cargo xtask coverage isa`: which lines the random programs of `tests/oracle` reach, which the direct \
          tests of `cpu-proc/interp/tests/lines.rs`, and which a boot of Debian's armmp kernel to its shell; and how a line runs in compiled \
          code:\nnative, or with calls of helpers and system functions, or by leaving it (`leaves`: the engine takes over, for an exception or \
-         a wait).\n\n| set | line | random | direct | boot | in compiled code |\n|---|---|---|---|---|---|"
+         a wait).\nA line stands for many forms; what is listed is what some of them need (`exception_return`, say: the forms with S that write the PC).\n\n| set | line | random | direct | boot | in compiled code |\n|---|---|---|---|---|---|"
     );
     let (mut lines, mut booted, mut unreached) = (0, 0, Vec::new());
     for space in SPACES {
