@@ -50,8 +50,8 @@ struct Jump {
     entry: u64,
 }
 
-/// The address is odd in the ARM state that it names, so nothing jumps to it.
-const NO_JUMP: Jump = Jump { pc: 2, page: 0, entry: 0 };
+/// No page has this number, with whatever mode: no mode has the number 15.
+const NO_JUMP: Jump = Jump { pc: 0, page: u32::MAX, entry: 0 };
 
 /// What the engine has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
