@@ -10,6 +10,8 @@ use reprise_arm::statehash;
 
 use reprise_channel::{Request, fold};
 
+use reprise_device::spec::truncate;
+
 use crate::clock::Clock;
 use crate::link::{Consumed, Link, ReadPolicy};
 use crate::port::{Port, PortError};
@@ -454,9 +456,13 @@ impl<P: Port> Board<P> {
     }
 
     fn device_write(&mut self, at: At, device: usize, offset: u64, size: u8, value: u64) -> Result<(), PortError> {
+        let policy = self.links[device].policy(offset, size);
+        if self.links[device].holds(policy, truncate(value, size)) {
+            return Ok(());
+        }
         let vtime = self.clock.vtime(at.icount);
         self.focus(device);
-        match self.links[device].policy(offset, size).posted {
+        match policy.posted {
             Some(mask) => {
                 self.traffic += 1;
                 self.links[device].send(vtime, Request::Write { offset, size, value, posted: true }, mask).map(drop)

@@ -73,6 +73,8 @@ pub struct RegPolicy {
     pub read: ReadPolicy,
     /// Writes: `None` waits for the device, `Some(mask)` does not, and may change the shadows in the mask.
     pub posted: Option<u64>,
+    /// The register is a shadow, and a write of the value that it has does nothing: it is left out.
+    pub stored: bool,
     /// The access sizes for which this holds, as the sum of 1, 2, 4 and 8.
     pub sizes: u8,
 }
@@ -106,17 +108,17 @@ pub fn policy_table(spec: &PluginSpec) -> Result<Vec<RegPolicy>, String> {
             spec::ReadPolicy::Clock { hz } => ReadPolicy::Clock(hz),
         };
         let posted = match &r.write {
-            WritePolicy::Sync => None,
+            WritePolicy::Sync | WritePolicy::Stored => None,
             WritePolicy::Posted { shadows } => Some(shadows.iter().fold(0, |m, &s| m | 1 << s)),
         };
-        *entry = RegPolicy { read, posted, sizes: r.sizes };
+        *entry = RegPolicy { read, posted, stored: r.write == WritePolicy::Stored, sizes: r.sizes };
     }
     Ok(table)
 }
 
 impl RegPolicy {
     /// What holds for an offset that the spec does not name.
-    pub const SYNC: Self = Self { read: ReadPolicy::Sync, posted: None, sizes: 15 };
+    pub const SYNC: Self = Self { read: ReadPolicy::Sync, posted: None, stored: false, sizes: 15 };
 }
 
 impl<P: Port> Link<P> {
@@ -260,6 +262,14 @@ impl<P: Port> Link<P> {
     pub fn shadow(&self, i: u8) -> (u64, Option<u64>) {
         let b = self.barrier[usize::from(i)];
         (self.shadows[usize::from(i)], (b != NONE).then_some(b))
+    }
+
+    /// Whether a write of `value` under this policy changes nothing. That is so only if no posted write is under way that may change the
+    /// register: which writes are left out must depend on the guest alone, and barriers do.
+    #[inline]
+    pub fn holds(&self, policy: RegPolicy, value: u64) -> bool {
+        let ReadPolicy::Shadow(i) = policy.read else { return false };
+        policy.stored && self.shadow(i) == (value, None)
     }
 
     /// No posted write up to `seq` can change a shadow any more.

@@ -54,6 +54,13 @@ impl Toy {
                     out.push(Event::SetLine { pin: 0, level: true });
                 }
             }
+            Request::Write { offset: 4, value, .. } => {
+                if self.shadow != value {
+                    self.shadow = value;
+                    out.push(Event::Publish { reg: 0, value });
+                }
+                out.push(Event::Ack);
+            }
             Request::Write { offset: 12, .. } => {
                 if self.line {
                     self.line = false;
@@ -295,8 +302,8 @@ impl Script for Follow {
 fn board(seed: u64, offers: bool, cores: u32) -> Board<LatePort> {
     let policy = vec![
         RegPolicy::SYNC,
-        RegPolicy { read: ReadPolicy::Shadow(0), posted: None, sizes: 4 },
-        RegPolicy { read: ReadPolicy::Sync, posted: Some(1), sizes: 4 },
+        RegPolicy { read: ReadPolicy::Shadow(0), posted: None, stored: true, sizes: 4 },
+        RegPolicy { read: ReadPolicy::Sync, posted: Some(1), stored: false, sizes: 4 },
     ];
     let links = (0..DEVICES)
         .map(|i| {
@@ -461,4 +468,22 @@ fn a_recording_that_was_cut_replays_to_its_last_progress_mark() {
     let run = execute(8, false, Mode::Replay(&mut Follow(entries.into())), u64::MAX).expect("replays");
     assert!(run.outcome.cut);
     assert_eq!(run.outcome.pos, last.pos);
+}
+
+#[test]
+fn a_write_of_what_a_register_stores_is_left_out_unless_a_posted_write_may_change_it() {
+    let mut b = board(1, false, 1);
+    let at = At { icount: 1, pc: 0, secure: true };
+    let write = |b: &mut Board<LatePort>, offset: u64, value: u64| {
+        b.write(at, DEVICE + offset, 4, value).expect("mapped");
+        assert!(b.error.is_none());
+        b.links[0].requests
+    };
+    assert_eq!(write(&mut b, 4, 5), 1, "another value");
+    assert_eq!(write(&mut b, 4, 5), 1, "the same value");
+    assert_eq!(b.read(at, DEVICE + 4, 4).expect("mapped").0, 5);
+    assert_eq!(write(&mut b, 8, 1), 2, "posted; it may change the register");
+    assert_eq!(write(&mut b, 4, 5), 3, "so this one is sent");
+    assert_eq!(write(&mut b, 4, 5), 3, "and this one is not");
+    assert_eq!(write(&mut b, 4, 6), 4);
 }

@@ -101,6 +101,12 @@ const struct RepriseVtable *reprise_plugin(void);
 #define REPRISE_WRITE_POSTED 1
 
 /*
+ Write policy: the CPU waits for the device; but a write of the value that the register's shadow (its read policy) already has does nothing
+ at all, so the device does not even see it.
+ */
+#define REPRISE_WRITE_STORED 2
+
+/*
  Port direction: from the outside to the device.
  */
 #define REPRISE_PORT_IN 1

@@ -43,6 +43,9 @@ pub const REPRISE_READ_CLOCK: u8 = 3;
 pub const REPRISE_WRITE_SYNC: u8 = 0;
 /// Write policy: the CPU goes on; the write changes no shadow but those named, lowers no line, and arms and disarms no timer.
 pub const REPRISE_WRITE_POSTED: u8 = 1;
+/// Write policy: the CPU waits for the device; but a write of the value that the register's shadow (its read policy) already has does nothing
+/// at all, so the device does not even see it.
+pub const REPRISE_WRITE_STORED: u8 = 2;
 
 /// Port direction: from the outside to the device.
 pub const REPRISE_PORT_IN: u32 = 1;

@@ -8,13 +8,14 @@
 //! - a reset gives the state, shadows, lines and timers of a new device that is reset at the same time;
 //! - a read is answered exactly once, a posted write does only what its register declares (checked by [`Instance::step`]);
 //! - what cpu-proc would answer by itself (shadow, constant, clock) is what the device answers, and such a read changes nothing;
+//! - a write that cpu-proc would leave out, of the value that a register stores, does nothing;
 //! - no event, config or state, however senseless, makes the device panic.
 
 use std::fmt;
 
 use crate::device::{Device, Event, VTime};
 use crate::host::{Effect, Instance, Plugin};
-use crate::spec::{Direction, PluginSpec, ReadPolicy, truncate};
+use crate::spec::{Direction, PluginSpec, ReadPolicy, WritePolicy, truncate};
 
 /// Checks a Rust device with the usual amount of work.
 ///
@@ -386,8 +387,33 @@ impl Run<'_, '_> {
                 }
             }
         }
+        self.stored_again(&mut copy, spec, model, now)?;
         if self.save(&copy)? != state {
-            return self.fail("reading registers that are answered locally changed the state");
+            return self.fail("accesses that cpu-proc carries out by itself changed the state");
+        }
+        Ok(())
+    }
+
+    /// Writes to each register that stores what is written the value that it has: cpu-proc would leave that out.
+    fn stored_again(
+        &mut self,
+        device: &mut Instance,
+        spec: &PluginSpec,
+        model: &Model,
+        now: VTime,
+    ) -> Result<(), Failure> {
+        for r in spec.registers.iter().filter(|r| r.write == WritePolicy::Stored) {
+            let ReadPolicy::Shadow(i) = r.read else { continue };
+            let value = model.shadows[usize::from(i)];
+            for size in [1, 2, 4, 8].into_iter().filter(|&s| r.takes(s) && truncate(value, s) == value) {
+                let effects = self.step(device, now, Event::Write { tag: 1, offset: r.offset, size, value })?;
+                if !effects.is_empty() {
+                    return self.fail(format!(
+                        "{} at {:#x}: cpu-proc would leave out the write of {value:#x}, which it holds, the device does {effects:x?}",
+                        r.name, r.offset
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -634,6 +660,7 @@ mod tests {
     struct Toy {
         cfg: ToyConfig,
         value: u32,
+        kept: u32,
         hidden: u32,
     }
 
@@ -645,7 +672,7 @@ mod tests {
 
     #[derive(Serialize, Deserialize)]
     enum ToyState {
-        V1(u32, u32),
+        V1(u32, u32, u32),
     }
 
     impl Device for Toy {
@@ -659,20 +686,21 @@ mod tests {
                     Register::rw("VALUE", 0, 0, "1").shadow(0).posted(&[0]),
                     Register::ro("SQUARE", 4, 0, "2"),
                     Register::ro("OTHER", 8, 0, "3").shadow(1),
+                    Register::rw("KEPT", 12, 0, "4").shadow(2).stored(),
                 ])
-                .shadows(&[("VALUE", 0), ("OTHER", 0)])
+                .shadows(&[("VALUE", 0), ("OTHER", 0), ("KEPT", 0)])
                 .outputs(&["irq"])
         }
 
         fn new(cfg: &ToyConfig) -> Result<Self, ConfigError> {
-            Ok(Self { cfg: cfg.clone(), value: 0, hidden: 0 })
+            Ok(Self { cfg: cfg.clone(), value: 0, kept: 0, hidden: 0 })
         }
 
         fn step(&mut self, _: VTime, event: Event<'_>, fx: &mut Effects<'_>) {
             let fault = self.cfg.fault.as_str();
             match event {
                 Event::Reset => {
-                    self.value = 0;
+                    (self.value, self.kept) = (0, 0);
                     if fault != "reset" {
                         self.hidden = 0;
                     }
@@ -683,6 +711,7 @@ mod tests {
                     match offset {
                         0 => fx.reply(tag, self.value.into()),
                         4 if fault == "silent" => {}
+                        12 => fx.reply(tag, self.kept.into()),
                         4 => fx.reply(tag, self.value.wrapping_mul(self.value.wrapping_add(self.hidden)).into()),
                         _ => fx.reply(tag, 0),
                     }
@@ -704,18 +733,25 @@ mod tests {
                         _ => {}
                     }
                 }
+                Event::Write { offset: 12, value, size: 4, .. } => {
+                    if fault == "again" {
+                        fx.pulse(0);
+                    }
+                    self.kept = value as u32;
+                    fx.publish(2, self.kept.into());
+                }
                 _ => {}
             }
         }
 
         fn save(&self) -> ToyState {
-            ToyState::V1(self.value, if self.cfg.fault == "forgets" { 0 } else { self.hidden })
+            ToyState::V1(self.value, self.kept, if self.cfg.fault == "forgets" { 0 } else { self.hidden })
         }
 
-        fn restore(cfg: &ToyConfig, ToyState::V1(value, hidden): ToyState) -> Result<Self, RestoreError> {
+        fn restore(cfg: &ToyConfig, ToyState::V1(value, kept, hidden): ToyState) -> Result<Self, RestoreError> {
             assert!(cfg.fault != "restore" || value < 1 << 31, "too large");
             RestoreError::check(hidden == 0 || !cfg.fault.is_empty(), "hidden")?;
-            Ok(Self { cfg: cfg.clone(), value, hidden })
+            Ok(Self { cfg: cfg.clone(), value, kept, hidden })
         }
     }
 
@@ -745,6 +781,7 @@ mod tests {
         finds("undeclared", "does not declare");
         finds("lowers", "lowers a line");
         finds("pin", "panicked");
+        finds("again", "which it holds");
         finds("restore", "too large");
     }
 

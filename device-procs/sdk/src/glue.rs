@@ -11,9 +11,9 @@ use crate::abi::{
     REPRISE_ABI_VERSION, REPRISE_ACCESS_READ_ONLY, REPRISE_ACCESS_READ_WRITE, REPRISE_ACCESS_WRITE_ONLY,
     REPRISE_EVENT_DMA_DONE, REPRISE_EVENT_HOST, REPRISE_EVENT_LINE, REPRISE_EVENT_READ, REPRISE_EVENT_RESET,
     REPRISE_EVENT_TIMER, REPRISE_EVENT_WRITE, REPRISE_PORT_BOTH, REPRISE_PORT_IN, REPRISE_PORT_OUT, REPRISE_READ_CLOCK,
-    REPRISE_READ_CONST, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED, REPRISE_WRITE_SYNC, RepriseBytes,
-    RepriseDmaRead, RepriseDmaWrite, RepriseEffects, RepriseError, RepriseEvent, ReprisePort, RepriseRegister,
-    RepriseShadow, RepriseSink, RepriseSpec, RepriseVtable,
+    REPRISE_READ_CONST, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED, REPRISE_WRITE_STORED,
+    REPRISE_WRITE_SYNC, RepriseBytes, RepriseDmaRead, RepriseDmaWrite, RepriseEffects, RepriseError, RepriseEvent,
+    ReprisePort, RepriseRegister, RepriseShadow, RepriseSink, RepriseSpec, RepriseVtable,
 };
 use crate::device::{ConfigError, Device, DmaRange, DmaWrite, Effects, Event, RestoreError, VTime};
 use crate::spec::{Access, Direction, PluginSpec, ReadPolicy, Register, WritePolicy};
@@ -241,6 +241,7 @@ fn c_register(
     let (write_policy, shadows) = match &r.write {
         WritePolicy::Sync => (REPRISE_WRITE_SYNC, Vec::new()),
         WritePolicy::Posted { shadows } => (REPRISE_WRITE_POSTED, shadows.clone()),
+        WritePolicy::Stored => (REPRISE_WRITE_STORED, Vec::new()),
     };
     let access = match r.access {
         Access::ReadWrite => REPRISE_ACCESS_READ_WRITE,

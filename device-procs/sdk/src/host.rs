@@ -7,9 +7,9 @@ use crate::abi::{
     REPRISE_ABI_VERSION, REPRISE_ACCESS_READ_ONLY, REPRISE_ACCESS_READ_WRITE, REPRISE_ACCESS_WRITE_ONLY,
     REPRISE_EVENT_DMA_DONE, REPRISE_EVENT_HOST, REPRISE_EVENT_LINE, REPRISE_EVENT_READ, REPRISE_EVENT_RESET,
     REPRISE_EVENT_TIMER, REPRISE_EVENT_WRITE, REPRISE_PORT_BOTH, REPRISE_PORT_IN, REPRISE_PORT_OUT, REPRISE_READ_CLOCK,
-    REPRISE_READ_CONST, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED, REPRISE_WRITE_SYNC,
-    RepriseDmaRead, RepriseDmaWrite, RepriseEffects, RepriseError, RepriseEvent, RepriseRegister, RepriseSink,
-    RepriseSpec, RepriseVtable,
+    REPRISE_READ_CONST, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED, REPRISE_WRITE_STORED,
+    REPRISE_WRITE_SYNC, RepriseDmaRead, RepriseDmaWrite, RepriseEffects, RepriseError, RepriseEvent, RepriseRegister,
+    RepriseSink, RepriseSpec, RepriseVtable,
 };
 use crate::device::{ConfigError, Device, DmaRange, DmaWrite, Event, VTime};
 use crate::glue::{bytes_of, slice_of, vtable_of};
@@ -358,6 +358,7 @@ unsafe fn read_register(name: String, r: &RepriseRegister) -> Result<Register, S
     };
     let write = match r.write_policy {
         REPRISE_WRITE_SYNC => WritePolicy::Sync,
+        REPRISE_WRITE_STORED => WritePolicy::Stored,
         REPRISE_WRITE_POSTED => {
             // SAFETY: promised by the caller.
             let shadows = unsafe { list("shadows of a write", r.shadows, r.shadow_count, limits::SHADOWS) }?;

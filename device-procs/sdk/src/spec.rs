@@ -67,6 +67,9 @@ pub enum WritePolicy {
         /// The shadows that it may change.
         shadows: Vec<u16>,
     },
+    /// As [`Self::Sync`], for a register that is read as a shadow and keeps what is written: to write the value that the shadow already has
+    /// does nothing at all, so cpu-proc leaves such a write out.
+    Stored,
 }
 
 /// One register.
@@ -156,6 +159,13 @@ impl Register {
     #[must_use]
     pub fn posted(mut self, shadows: &[u16]) -> Self {
         self.write = WritePolicy::Posted { shadows: shadows.to_vec() };
+        self
+    }
+
+    /// A write of the value that the register's shadow already has does nothing at all.
+    #[must_use]
+    pub fn stored(mut self) -> Self {
+        self.write = WritePolicy::Stored;
         self
     }
 
@@ -322,7 +332,7 @@ impl PluginSpec {
     pub fn posted(&self, offset: u64, size: u8) -> Option<&[u16]> {
         match &self.register_at(offset).filter(|r| r.offset == offset && r.takes(size))?.write {
             WritePolicy::Posted { shadows } => Some(shadows),
-            WritePolicy::Sync => None,
+            WritePolicy::Sync | WritePolicy::Stored => None,
         }
     }
 
@@ -410,6 +420,11 @@ impl PluginSpec {
                 ensure(r.access == Access::ReadOnly, || "a clock that can be written".into())?;
             }
             ReadPolicy::Sync => {}
+        }
+        if r.write == WritePolicy::Stored {
+            ensure(matches!(r.read, ReadPolicy::Shadow(_)) && r.access == Access::ReadWrite, || {
+                "it stores what is written, but is not read as a shadow".into()
+            })?;
         }
         if let WritePolicy::Posted { shadows } = &r.write {
             at_most("shadows of a posted write", shadows.len(), limits::SHADOWS)?;

@@ -136,7 +136,7 @@ pub(crate) fn spec(cfg: &Config) -> PluginSpec {
         rw("UARTLCR_H", reg::LCRH, 0, "DDI 0183 3.3.7").shadow(shadow::LCRH),
         rw("UARTCR", reg::CR, Cr::RESET.into(), "DDI 0183 3.3.8").shadow(shadow::CR),
         rw("UARTIFLS", reg::IFLS, 0x12, "DDI 0183 3.3.9").shadow(shadow::IFLS).posted(&[shadow::IFLS]),
-        rw("UARTIMSC", reg::IMSC, 0, "DDI 0183 3.3.10").shadow(shadow::IMSC),
+        rw("UARTIMSC", reg::IMSC, 0, "DDI 0183 3.3.10").shadow(shadow::IMSC).stored(),
         ro("UARTRIS", reg::RIS, 0, "DDI 0183 3.3.11").shadow(shadow::RIS),
         ro("UARTMIS", reg::MIS, 0, "DDI 0183 3.3.12"),
         Register::wo("UARTICR", reg::ICR, "DDI 0183 3.3.13").sizes(7),
