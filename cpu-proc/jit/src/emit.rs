@@ -8,12 +8,15 @@
 //! | `r15` | budget left |
 //! | `rsi rdi r8 r9 r10 r11 r12 r13 r14` | guest r0-r5, r12, sp, lr (`regs`) |
 //! | `rdx` | first temporary of the micro-ops |
-//! | `rax rcx`, all of `xmm` | scratch |
+//! | `rax rcx`, `xmm0`-`xmm7` | scratch |
+//! | `xmm8`-`xmm15` | copies of results of VFP instructions, see [`crate::fp::Held`] |
 //!
 //! MXCSR is the default in compiled code: all exceptions masked, round to nearest, no flush to zero. Its flags mean nothing.
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
 use reprise_arm::state::Cpu;
+
+use crate::fp::Held;
 
 /// The assembler.
 pub type Asm = VecAssembler<X64Relocation>;
@@ -58,6 +61,8 @@ pub struct Emitter {
     pub helper: u64,
     /// `eax` holds this slot's value as long as nothing is emitted behind this offset.
     pub(crate) eax: Option<(usize, u8)>,
+    /// Results of VFP instructions in xmm8 and up. Whatever changes extension registers or calls must say so here.
+    pub held: Held,
     cold: Vec<Cold>,
     pool: Vec<(u128, DynamicLabel)>,
 }
@@ -65,7 +70,15 @@ pub struct Emitter {
 impl Emitter {
     /// An empty one, for code that will lie at host address `base`.
     pub fn new(base: usize, features: Features) -> Self {
-        Self { asm: VecAssembler::new(base), features, helper: 0, eax: None, cold: Vec::new(), pool: Vec::new() }
+        Self {
+            asm: VecAssembler::new(base),
+            features,
+            helper: 0,
+            eax: None,
+            held: Held::default(),
+            cold: Vec::new(),
+            pool: Vec::new(),
+        }
     }
 
     /// A label that can be jumped to before it is placed.
@@ -90,6 +103,8 @@ impl Emitter {
 
     /// Emits all deferred code, what that defers, and the constants.
     pub fn finish_cold(&mut self) {
+        // Nothing is known out of line.
+        self.held.clear();
         while !self.cold.is_empty() {
             for f in std::mem::take(&mut self.cold) {
                 f(self);

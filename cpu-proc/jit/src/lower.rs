@@ -13,6 +13,7 @@ use crate::emit::{Emitter, Features};
 use crate::flags::{CV, Carry, FlagState, InHost, Recipe, at};
 use crate::thunks::Thunks;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use reprise_arm::fp::vfp_helpers::GROUP as VFP;
 use reprise_arm::ir::opt::effects;
 use reprise_arm::ir::{Block, Op, SINK, Uop};
 
@@ -162,6 +163,54 @@ pub fn compile(cx: Context<'_>) -> Compiled {
     Compiled { bytes: e.asm.take().expect("all labels are placed"), sites }
 }
 
+/// Lowered without calls, but for an access's step out of line, and without xmm8 and up.
+fn plain(op: Op) -> bool {
+    use Op::*;
+    matches!(
+        op,
+        Nop | MovImm
+            | Mov
+            | Mvn
+            | Add
+            | AddImm
+            | AddLsl
+            | Sub
+            | RsbImm
+            | And
+            | AndImm
+            | Orr
+            | OrrImm
+            | OrrLsl
+            | Eor
+            | EorImm
+            | Bic
+            | AddS
+            | AddSImm
+            | SubS
+            | SubSImm
+            | Cmp
+            | CmpImm
+            | Tst
+            | TstImm
+            | SetNz
+            | LslImm
+            | LsrImm
+            | AsrImm
+            | Ld32
+            | Ld16
+            | Ld8
+            | Ld32R
+            | Ld16R
+            | Ld8R
+            | St32
+            | St16
+            | St8
+            | St32R
+            | St16R
+            | St8R
+    )
+}
+
 /// Flags that are needed on entry to each micro-op: by a later reader, by an exit, or by the end of the block.
 fn needs(block: &Block) -> Vec<u8> {
     let n = block.uops.len();
@@ -199,14 +248,30 @@ impl Lower<'_> {
                 continue;
             }
             if let Some((s, n)) = structures::Structure::find(rest) {
+                self.e.held.clear();
                 self.structure(i, n, &s);
                 self.done = i + n;
                 continue;
             }
             let u = self.cx.block.uops[i];
+            self.hold(&u);
             self.uop(i, &u);
         }
         self.tail();
+    }
+
+    /// Before `u`: forgets the results of VFP instructions that it changes or whose host registers it may spoil.
+    fn hold(&mut self, u: &Uop) {
+        let held = &mut self.e.held;
+        match u.op {
+            Op::LdmExt => held.forget(u.imm, u.b.into()),
+            Op::ExtSet => held.forget(u.imm, 1),
+            // The lowering of helpers sees to it itself. Single accesses reload out of line (`cold_step`).
+            Op::HelperK if u.aux >> 8 == u32::from(VFP) => {}
+            Op::StmExt | Op::ExtGet | Op::SkipUnless | Op::Ldm | Op::Stm => {}
+            _ if plain(u.op) => {}
+            _ => held.clear(),
+        }
     }
 
     /// The micro-ops from `i` on inside its instruction and the innermost skip.
@@ -252,6 +317,7 @@ impl Lower<'_> {
     fn join(&mut self, i: usize) {
         while self.joins.last().is_some_and(|j| j.at == i) {
             let j = self.joins.pop().expect("just seen");
+            self.e.held.clear();
             let falls = !flow::ends(self.cx.block.uops[i - 1].op);
             if falls && j.writes_flags {
                 self.f.save(&mut self.e);
@@ -280,6 +346,7 @@ impl Lower<'_> {
 
     /// The interpreter executes micro-op `i`.
     fn stepped(&mut self, i: usize) {
+        self.e.held.clear();
         self.f.save(&mut self.e);
         self.f = FlagState::MEMORY;
         let step = self.step;
@@ -289,11 +356,13 @@ impl Lower<'_> {
     /// EFLAGS will be lost. Out of line: the interpreter executes micro-op `i`; `entry` leads there, `back` is where to go on.
     fn cold_step(&mut self, i: usize, entry: DynamicLabel, back: DynamicLabel) {
         self.clobber();
-        let (mut f, step) = (self.f, self.step);
+        let (mut f, step, held) = (self.f, self.step, self.e.held);
         self.e.cold(move |e| {
             e.place(entry);
             f.save(e);
-            dynasm!(e.asm ; .arch x64 ; mov eax, i as i32 ; call =>step ; jmp =>back);
+            dynasm!(e.asm ; .arch x64 ; mov eax, i as i32 ; call =>step);
+            held.reload(e);
+            dynasm!(e.asm ; .arch x64 ; jmp =>back);
         });
     }
 

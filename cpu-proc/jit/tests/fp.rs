@@ -197,6 +197,8 @@ fn call(e: &mut Emitter, u: &Uop) {
         ; mov ecx, 0x1234_5678
         ; pcmpeqd xmm0, xmm0 ; pcmpeqd xmm1, xmm1 ; pcmpeqd xmm2, xmm2 ; pcmpeqd xmm3, xmm3
         ; pcmpeqd xmm4, xmm4 ; pcmpeqd xmm5, xmm5 ; pcmpeqd xmm6, xmm6 ; pcmpeqd xmm7, xmm7
+        ; pcmpeqd xmm8, xmm8 ; pcmpeqd xmm9, xmm9 ; pcmpeqd xmm10, xmm10 ; pcmpeqd xmm11, xmm11
+        ; pcmpeqd xmm12, xmm12 ; pcmpeqd xmm13, xmm13 ; pcmpeqd xmm14, xmm14 ; pcmpeqd xmm15, xmm15
     );
 }
 
@@ -697,6 +699,55 @@ fn whole_numbers_need_no_helper() {
             let before = CALLS.get();
             code.run(&mut cpu, 0);
             assert_eq!((CALLS.get() - before, cpu.fpscr & 0x9f), (0, 0), "{name} {u}");
+        }
+    }
+}
+
+/// Results are held in host registers from one instruction to the next: runs of instructions on a few registers, with helpers called in
+/// between.
+#[test]
+fn runs_of_instructions_do_what_helpers_do() {
+    let (mut x, mut y) = (cpu(), cpu());
+    let mut r = Rng(6);
+    let known = known_helpers();
+    let vfp: Vec<u32> = known.iter().copied().filter(|aux| aux >> 8 == 1).collect();
+    for n in 0..600 {
+        let uops: Vec<Uop> = (0..12)
+            .map(|_| {
+                let other = r.below(12) == 0;
+                let aux = if other { r.pick(&known) } else { r.pick(&vfp) };
+                let mut u = any_uop(&mut r, aux);
+                if aux >> 8 == 1 && !HELPERS[1][aux as usize & 0xff].name.starts_with("vfp.Fix") {
+                    // Few registers, so that each result is soon used.
+                    (u.imm, u.a, u.b) = (r.below(6), r.below(6) as u8, r.below(6) as u8);
+                }
+                u
+            })
+            .collect();
+        let features = if n % 2 == 0 { Features::detect() } else { Features::none() };
+        let code = Code::of(features, |e| {
+            for u in &uops {
+                if !lower(e, u, call) {
+                    call(e, u);
+                }
+            }
+            true
+        });
+        let code = code.expect("code");
+        for _ in 0..20 {
+            let fpscr = if r.below(4) == 0 { any_fpscr(&mut r) } else { 0x10 };
+            if r.below(2) == 0 {
+                fill(&mut r, &mut x.ext);
+            } else {
+                let double = r.below(2) == 0;
+                ordinary(&mut r, &mut x.ext, double, true);
+            }
+            (x.fpscr, y.fpscr, y.ext) = (fpscr, fpscr, x.ext);
+            code.run(&mut x, 0);
+            for u in &uops {
+                helper(&mut y, u.aux, u.imm, u.a.into(), u.b.into());
+            }
+            assert_eq!((x.ext, x.fpscr), (y.ext, y.fpscr), "{uops:?}");
         }
     }
 }

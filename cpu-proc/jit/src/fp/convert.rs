@@ -16,12 +16,13 @@ fn single_to_double(e: &mut Emitter, c: &Ctx) -> bool {
     let a = c.u.a.into();
     check_fz(e, slow);
     e.place(hot);
-    x!(e; cvtss2sd xmm0, [rbp + ext(a)]);
+    SINGLE.load(e, 1, a);
+    x!(e; cvtss2sd xmm0, xmm1);
     DOUBLE.sure(e, 0, odd);
     e.place(good);
     DOUBLE.store(e, 0, c.u.imm);
     e.place(done);
-    let c = *c;
+    let c = c.after(e);
     e.cold(move |e| {
         e.place(odd);
         DOUBLE.jump_exact_zero(e, 0, Zero::Always, good);
@@ -36,13 +37,14 @@ fn single_to_double(e: &mut Emitter, c: &Ctx) -> bool {
 fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
     let a = u32::from(c.u.a);
     let slow = Slow::check(e, DOUBLE, &[a], None);
-    x!(e; cvtsd2ss xmm0, [rbp + ext(2 * a)]);
+    DOUBLE.load(e, 1, a);
+    x!(e; cvtsd2ss xmm0, xmm1);
     let (odd, good, call, done) = (e.label(), e.label(), e.label(), e.label());
     SINGLE.sure(e, 0, odd);
     e.place(good);
     SINGLE.store(e, 0, c.u.imm);
     e.place(done);
-    let c = *c;
+    let c = c.after(e);
     e.cold(move |e| {
         e.place(odd);
         // A zero is exact if the double is one.
@@ -64,26 +66,29 @@ fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
 fn to_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool, truncate: bool) -> bool {
     let (call, store, done) = (e.label(), e.label(), e.label());
     let slow = Slow::check(e, p, &[c.u.a.into()], None);
-    let at = p.at(c.u.a.into());
-    let convert = move |e: &mut Emitter| match (p.dp, truncate) {
-        (false, false) => x!(e; cvtss2si rax, DWORD [rbp + at]),
-        (false, true) => x!(e; cvttss2si rax, DWORD [rbp + at]),
-        (true, false) => x!(e; cvtsd2si rax, QWORD [rbp + at]),
-        (true, true) => x!(e; cvttsd2si rax, QWORD [rbp + at]),
+    let a = c.u.a.into();
+    let convert = move |e: &mut Emitter| {
+        p.load(e, 0, a);
+        match (p.dp, truncate) {
+            (false, false) => x!(e; cvtss2si rax, xmm0),
+            (false, true) => x!(e; cvttss2si rax, xmm0),
+            (true, false) => x!(e; cvtsd2si rax, xmm0),
+            (true, true) => x!(e; cvttsd2si rax, xmm0),
+        }
     };
     convert(e);
     e.place(store);
     fits(e, unsigned, call);
     x!(e; mov [rbp + ext(c.u.imm)], eax);
+    SINGLE.forget(e, c.u.imm);
     e.place(done);
-    let c = *c;
+    let c = c.after(e);
     e.cold(move |e| {
         e.place(call);
         c.helper(e, done);
         e.place(slow.entry);
         exact::look(e, &slow.operands, slow.hot, call);
         convert(e);
-        p.load(e, 0, c.u.a.into());
         if p.dp {
             x!(e; cvtsi2sd xmm1, rax);
         } else {
@@ -138,7 +143,7 @@ fn small_or_helper(
     go: DynamicLabel,
     done: DynamicLabel,
 ) {
-    let c = *c;
+    let c = c.after(e);
     e.cold(move |e| {
         let call = e.label();
         e.place(slow);
@@ -177,8 +182,9 @@ fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     } else {
         x!(e; mov [rbp + at], eax);
     }
+    p.forget(e, c.u.imm);
     e.place(done);
-    let c = *c;
+    let c = c.after(e);
     e.cold(move |e| {
         e.place(slow.entry);
         exact::look(e, &slow.operands, slow.hot, call);

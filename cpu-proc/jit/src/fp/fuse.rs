@@ -118,6 +118,7 @@ impl Moves {
     /// Emits them. Spoils rax, rcx, xmm0, xmm1 and EFLAGS.
     pub fn emit(&self, e: &mut Emitter) {
         emit(e, &self.words);
+        e.held.forget(self.words[0].to, self.words.len() as u32);
     }
 }
 

@@ -22,10 +22,12 @@ use std::sync::LazyLock;
 
 use dynasmrt::DynamicLabel;
 use reprise_arm::fp::fpscr::Fpscr;
+use reprise_arm::fp::vfp_helpers::GROUP;
 use reprise_arm::ir::{HELPERS, HelperId, Op, Uop};
 
 use crate::emit::{Emitter, ext, fpscr};
 
+pub use cache::Held;
 pub use fuse::Moves;
 
 /// Assembles for x86-64 into the emitter.
@@ -63,6 +65,18 @@ macro_rules! fp {
     };
 }
 
+/// The same with register `n` as the last operand: the copy that is held, or memory.
+macro_rules! fp_of {
+    ($e:expr, $p:expr, $n:expr; $s:ident / $d:ident $($x:tt)*) => {
+        if let Some(k) = $p.held($e, $n) {
+            fp!($e, $p; $s / $d $($x)*, Rx(k))
+        } else {
+            fp!($e, $p; $s / $d $($x)*, [rbp + $p.at($n)])
+        }
+    };
+}
+
+mod cache;
 mod convert;
 mod exact;
 mod fuse;
@@ -89,12 +103,14 @@ struct Ctx {
     q: bool,
     /// Shift amount, lane, or what the row says.
     b: u32,
+    /// What to reload after a call.
+    held: Held,
 }
 
 impl Ctx {
     fn new(u: &Uop, call: Call) -> Self {
         let byte = |at: u32| u.imm >> at & 0xff;
-        Self { u: *u, call, d: byte(0), n: byte(8), m: byte(16), q: u.a == 2, b: u.b.into() }
+        Self { u: *u, call, d: byte(0), n: byte(8), m: byte(16), q: u.a == 2, b: u.b.into(), held: Held::default() }
     }
 
     /// No odd register in a quadword operation. The translator sees to it; lowerings that read all before they write rely on it.
@@ -112,9 +128,14 @@ impl Ctx {
         if self.q { store_q(e, x, r) } else { store_d(e, x, r) }
     }
 
+    /// The same, for code out of line, behind the instruction's effect on what is held.
+    fn after(&self, e: &Emitter) -> Self {
+        Self { held: e.held, ..*self }
+    }
+
     /// Out of line: at `entry` calls the helper and goes on at `done`.
     fn helper_at(&self, e: &mut Emitter, entry: DynamicLabel, done: DynamicLabel) {
-        let c = *self;
+        let c = self.after(e);
         e.cold(move |e| {
             e.place(entry);
             c.helper(e, done);
@@ -124,6 +145,7 @@ impl Ctx {
     /// Calls the helper and jumps to `done`.
     fn helper(&self, e: &mut Emitter, done: DynamicLabel) {
         (self.call)(e, &self.u);
+        self.held.reload(e);
         x!(e; jmp =>done);
     }
 }
@@ -194,12 +216,20 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 ///
 /// A helper with a result (`InterleavedWord`) leaves it in `eax`, like one that was called.
 pub fn lower(e: &mut Emitter, u: &Uop, call: Call) -> bool {
-    let Some(f) = TABLE.get(u) else { return false };
-    u.op == Op::HelperK && f(e, &Ctx::new(u, call))
+    if u.aux >> 8 != u32::from(GROUP) {
+        e.held.clear();
+    }
+    let done = u.op == Op::HelperK && TABLE.get(u).is_some_and(|f| f(e, &Ctx::new(u, call)));
+    if !done {
+        // The caller calls.
+        e.held.clear();
+    }
+    done
 }
 
 /// As [`lower`] for a helper on a register value ([`Op::Helper`]): the code expects `R[u.a]` in `eax`. No such helper has a result.
 pub fn lower_value(e: &mut Emitter, u: &Uop) -> bool {
+    e.held.clear();
     u.op == Op::Helper && moves::lower_value(e, u)
 }
 

@@ -26,15 +26,36 @@ pub(super) enum Zero {
 impl Prec {
     /// Offset of register `n` from `rbp`.
     pub(super) fn at(self, n: u32) -> i32 {
-        ext(if self.dp { 2 * n } else { n })
+        ext(self.word(n))
     }
 
     pub(super) fn load(self, e: &mut Emitter, x: u8, n: u32) {
-        fp!(e, self; movss / movsd Rx(x), [rbp + self.at(n)]);
+        if let Some(k) = self.held(e, n) {
+            x!(e; movaps Rx(x), Rx(k));
+        } else {
+            fp!(e, self; movss / movsd Rx(x), [rbp + self.at(n)]);
+        }
+    }
+
+    /// The host register that holds register `n`.
+    pub(super) fn held(self, e: &Emitter, n: u32) -> Option<u8> {
+        e.held.find(self.word(n), self.dp)
+    }
+
+    /// First extension word of register `n`.
+    fn word(self, n: u32) -> u32 {
+        if self.dp { 2 * n } else { n }
+    }
+
+    /// Register `n` has been written in memory.
+    pub(super) fn forget(self, e: &mut Emitter, n: u32) {
+        e.held.forget(self.word(n), 1 + u32::from(self.dp));
     }
 
     pub(super) fn store(self, e: &mut Emitter, x: u8, n: u32) {
         fp!(e, self; movss / movsd [rbp + self.at(n)], Rx(x));
+        let k = e.held.hold(self.word(n), self.dp);
+        x!(e; movaps Rx(k), Rx(x));
     }
 
     /// Jumps to `bad` unless the exponent of `x` is neither of the two lowest nor of the two highest: adding one to its upper bits makes
@@ -103,6 +124,7 @@ impl Prec {
         } else {
             x!(e; movd eax, Rx(x) ; xor eax, i32::MIN ; mov [rbp + self.at(n)], eax);
         }
+        self.forget(e, n);
     }
 }
 
@@ -144,7 +166,7 @@ fn finish(
     e.place(good);
     store(e);
     e.place(done);
-    let c = *c;
+    let c = c.after(e);
     e.cold(move |e| {
         e.place(odd);
         p.jump_exact_zero(e, x, zero, good);
@@ -181,12 +203,11 @@ impl Two {
     /// `0 = n op m`.
     fn compute(self, e: &mut Emitter, p: Prec, n: u32, m: u32) {
         p.load(e, 0, n);
-        let at = p.at(m);
         match self {
-            Two::Add => fp!(e, p; addss / addsd xmm0, [rbp + at]),
-            Two::Sub => fp!(e, p; subss / subsd xmm0, [rbp + at]),
-            Two::Mul | Two::Nmul => fp!(e, p; mulss / mulsd xmm0, [rbp + at]),
-            Two::Div => fp!(e, p; divss / divsd xmm0, [rbp + at]),
+            Two::Add => fp_of!(e, p, m; addss / addsd xmm0),
+            Two::Sub => fp_of!(e, p, m; subss / subsd xmm0),
+            Two::Mul | Two::Nmul => fp_of!(e, p, m; mulss / mulsd xmm0),
+            Two::Div => fp_of!(e, p, m; divss / divsd xmm0),
         }
     }
 
@@ -241,14 +262,13 @@ fn mla(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_p: bool) -> bool {
     let proof: Proof = Box::new(move |e, no| prove_mla(e, p, r, [d, n, m], [neg_d, neg_p], no));
     let slow = Slow::check(e, p, &[d, n, m], Some(proof));
     p.load(e, 1, n);
-    fp!(e, p; mulss / mulsd xmm1, [rbp + p.at(m)]);
+    fp_of!(e, p, m; mulss / mulsd xmm1);
     // An infinite or undefined product shows in the sum.
     p.big(e, 1, odd);
     e.place(sum);
-    let at = p.at(d);
     match (neg_d, neg_p) {
-        (false, false) => fp!(e, p; addss / addsd xmm1, [rbp + at]),
-        (true, false) => fp!(e, p; subss / subsd xmm1, [rbp + at]),
+        (false, false) => fp_of!(e, p, d; addss / addsd xmm1),
+        (true, false) => fp_of!(e, p, d; subss / subsd xmm1),
         (_, true) => {
             if neg_d {
                 p.load_negated(e, 0, d);
@@ -299,12 +319,11 @@ fn fma(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_n: bool) -> bool {
     let slow = Slow::check(e, p, &[d, n, m], None);
     p.load(e, 0, d);
     p.load(e, 1, n);
-    let at = p.at(m);
     match (neg_d, neg_n) {
-        (false, false) => fp!(e, p; vfmadd231ss / vfmadd231sd xmm0, xmm1, [rbp + at]),
-        (false, true) => fp!(e, p; vfnmadd231ss / vfnmadd231sd xmm0, xmm1, [rbp + at]),
-        (true, true) => fp!(e, p; vfnmsub231ss / vfnmsub231sd xmm0, xmm1, [rbp + at]),
-        (true, false) => fp!(e, p; vfmsub231ss / vfmsub231sd xmm0, xmm1, [rbp + at]),
+        (false, false) => fp_of!(e, p, m; vfmadd231ss / vfmadd231sd xmm0, xmm1),
+        (false, true) => fp_of!(e, p, m; vfnmadd231ss / vfnmadd231sd xmm0, xmm1),
+        (true, true) => fp_of!(e, p, m; vfnmsub231ss / vfnmsub231sd xmm0, xmm1),
+        (true, false) => fp_of!(e, p, m; vfmsub231ss / vfmsub231sd xmm0, xmm1),
     }
     finish(e, c, (p, 0, Zero::If(n, m)), slow, |e| p.store(e, 0, d));
     true
@@ -338,7 +357,7 @@ fn cmp(e: &mut Emitter, c: &Ctx, p: Prec, zero: bool) -> bool {
         x!(e; xorps xmm1, xmm1);
         fp!(e, p; ucomiss / ucomisd xmm0, xmm1);
     } else {
-        fp!(e, p; ucomiss / ucomisd xmm0, [rbp + p.at(a)]);
+        fp_of!(e, p, a; ucomiss / ucomisd xmm0);
     }
     // N, Z, C, V: 2 greater, 6 equal, 8 less.
     x!(e
@@ -354,7 +373,7 @@ fn cmp(e: &mut Emitter, c: &Ctx, p: Prec, zero: bool) -> bool {
         ; mov [rbp + fpscr()], eax
     );
     e.place(done);
-    let c = *c;
+    let c = c.after(e);
     e.cold(move |e| {
         e.place(slow);
         exact::flushing(e, &[(p, d), (p, if zero { d } else { a })], hot, call);

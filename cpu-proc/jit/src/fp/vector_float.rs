@@ -275,7 +275,7 @@ fn arith(e: &mut Emitter, c: &Ctx, kind: Kind, from: Source) -> bool {
     }
     c.store(e, R, c.d);
     e.place(done);
-    let c = *c;
+    let c = c.after(e);
     e.cold(move |e| {
         e.place(odd);
         exact(e, kind);

@@ -71,6 +71,7 @@ impl Lower<'_> {
             if moves(&last, &first) && !self.joins.iter().any(|j| j.at < end) {
                 self.done = end;
                 for (k, f) in first.iter().enumerate() {
+                    self.hold(f);
                     self.uop(i + 1 + k, f);
                 }
                 return self.conditional_move(u.d, &last);
