@@ -197,7 +197,7 @@ fn several_cores() {
     assert_eq!((one.cpu.count, one.cpu.quantum, boot.release), (1, 0, None), "one core takes no turns");
     let two = with("count: 2,", release, &none).unwrap();
     let Boot::Linux(boot) = &two.boot else { panic!("it boots Linux") };
-    assert_eq!((two.cpu.quantum, two.gic.interfaces, boot.release), (8192, 2, Some(0x1c01_0030)));
+    assert_eq!((two.cpu.quantum, two.gic.interfaces, boot.release), (32_768, 2, Some(0x1c01_0030)));
     assert_eq!(Machine::from_text(&two.to_text()).unwrap(), two);
     let four = Overrides { cpus: Some(4), ..Overrides::default() };
     assert_eq!(with("count: 2, quantum: 500,", release, &four).unwrap().cpu.count, 4);
