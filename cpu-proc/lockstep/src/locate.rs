@@ -48,6 +48,7 @@ impl<S: Engine, R: Engine> Lockstep<S, R> {
             ram: ram_difference(ram, twin),
             steps: Vec::new(),
             place: report::Place::Unknown,
+            ended: (finding.after.pc(), twin.cpu.regs[15]),
         };
         undo(twin.ram.view(), twin.cpu.mmu.stored_pages());
         let mut again = Again { subject, reference, twin, tape, cpu, ram, bus, before: &finding.before };

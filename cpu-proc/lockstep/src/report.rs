@@ -92,6 +92,8 @@ pub(crate) struct Report {
     /// The reference's instructions with the state after each.
     pub(crate) steps: Vec<(Step, CpuState)>,
     pub(crate) place: Place,
+    /// Where the two stood after the run as it was first made.
+    pub(crate) ended: (u32, u32),
 }
 
 impl fmt::Display for Report {
@@ -116,6 +118,14 @@ impl fmt::Display for Report {
         if let Some((last, _)) = self.steps.last() {
             writeln!(f, "  {}", last.text())?;
         }
+        let ended = self.ended;
+        writeln!(
+            f,
+            "  (run as it was first made: instructions {from} on, from pc {:#010x}; {subject} ended at {:#010x}, {reference} at {:#010x})",
+            self.before.pc(),
+            ended.0,
+            ended.1
+        )?;
         if let Some(wrong) = &self.wrong {
             writeln!(f, "{wrong}")?;
         }

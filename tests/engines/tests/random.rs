@@ -25,6 +25,10 @@ fn engines_agree_on_random_guests() {
     for (name, make) in subjects() {
         for seed in first()..first() + many(600) {
             let case = Case::generate(seed);
+            // For a run that does not live to say where it died.
+            if std::env::var_os("REPRISE_TRACE").is_some() {
+                eprintln!("{name}, seed {seed}");
+            }
             let judged = std::panic::catch_unwind(|| judge(make, &case));
             let text = match judged {
                 Ok(Ok(())) => continue,

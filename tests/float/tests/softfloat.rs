@@ -22,16 +22,18 @@ fn inputs(op: Op, double: bool) -> Vec<Input> {
 /// A path through the helpers: result and FPSCR after it.
 type Path = fn(Op, bool, &Input) -> (u64, u32);
 
+// The formatter moves the inner macro further to the right each time.
+#[rustfmt::skip]
 macro_rules! path {
     ($name:ident, $m:ident) => {
         fn $name(op: Op, double: bool, i: &Input) -> (u64, u32) {
             let mut s = Fpscr(i.fpscr);
             let [a, b, c] = i.x;
             macro_rules! both {
-                                        ($f:ident ( $arg:tt )) => {
-                                            if double { $m::$f::<Double> $arg } else { $m::$f::<Single> $arg }
-                                        };
-                                    }
+                ($f:ident ( $arg:tt )) => {
+                    if double { $m::$f::<Double> $arg } else { $m::$f::<Single> $arg }
+                };
+            }
             let sign = if double { 1 << 63 } else { 1 << 31 };
             let nzcv = |r: Relation| u64::from(r.nzcv());
             let r = match op {

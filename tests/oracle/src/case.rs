@@ -71,6 +71,8 @@ pub struct Case {
     pub state: State,
     /// Seed of the data window's contents.
     pub data_seed: u64,
+    /// It has branches within itself: how many instructions run depends on what it computes.
+    pub loops: bool,
     /// What the generator meant the instructions to be, for messages.
     pub names: Vec<String>,
 }
@@ -157,6 +159,8 @@ pub struct Outcome {
     pub state: State,
     /// The data window then.
     pub data: Vec<u8>,
+    /// Instructions that ran, the vectors' included; 0 where that is not known.
+    pub retired: u64,
 }
 
 impl fmt::Display for State {

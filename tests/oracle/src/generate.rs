@@ -139,8 +139,13 @@ impl Generator {
             at,
             state: state(&mut rng, at, thumb),
             data_seed: rng.random(),
+            loops: false,
             names: Vec::new(),
         };
+        if n % 8 == 7 && self.choice.wild < 100 && !self.choice.single {
+            self.looping(&mut rng, &mut case);
+            return case;
+        }
         for _ in 0..len {
             self.instruction(&mut rng, &mut case, len > 1);
         }
@@ -155,6 +160,38 @@ impl Generator {
             case.names.truncate(MAX_LEN);
         }
         case
+    }
+
+    /// A loop of a few rounds with branches forward in it, so that blocks are entered again and from several places: a counter that is seldom
+    /// anything else's destination, and all instructions that do not jump.
+    fn looping(&self, rng: &mut SmallRng, case: &mut Case) {
+        let counter = rng.random_range(0..8);
+        case.state.regs[counter as usize] = rng.random_range(2..7);
+        for _ in 0..rng.random_range(2..=6) {
+            self.instruction(rng, case, true);
+        }
+        // A branch over one instruction or two, where no IT block is in the way.
+        let at = rng.random_range(0..case.code.len() - 1);
+        let over = (at + rng.random_range(1..3)).min(case.code.len());
+        let skipped: u32 = case.width[at..over].iter().map(|w| u32::from(*w)).sum();
+        let condition = rng.random_range(0..14);
+        let (word, width) = match case.isa {
+            Isa::A32 => (condition << 28 | 0x0a00_0000 | (skipped / 4).wrapping_sub(1) & 0x00ff_ffff, 4),
+            Isa::T32 => (0xd000 | condition << 8 | (skipped / 2).wrapping_sub(1) & 0xff, 2),
+        };
+        insert(case, at, word, width, "b");
+        let down = match case.isa {
+            Isa::A32 => (0xe250_0001 | counter << 16 | counter << 12, 4),
+            Isa::T32 => (0x3801 | counter << 8, 2),
+        };
+        insert(case, case.code.len(), down.0, down.1, "subs");
+        let back = case.len();
+        let (word, width) = match case.isa {
+            Isa::A32 => (0x1a00_0000 | ((back + 8) / 4).wrapping_neg() & 0x00ff_ffff, 4),
+            Isa::T32 => (0xd100 | ((back + 4) / 2).wrapping_neg() & 0xff, 2),
+        };
+        insert(case, case.code.len(), word, width, "bne");
+        case.loops = true;
     }
 
     fn instruction(&self, rng: &mut SmallRng, case: &mut Case, straight: bool) {
@@ -198,6 +235,12 @@ impl Generator {
         }
         wild(rng, isa)
     }
+}
+
+fn insert(case: &mut Case, at: usize, word: u32, width: u8, name: &str) {
+    case.code.insert(at, word);
+    case.width.insert(at, width);
+    case.names.insert(at, name.into());
 }
 
 /// Random bits outside `mask`; register-like nibbles repeat a small set more often than chance would.

@@ -4,11 +4,12 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use reprise_arm::coverage;
 use reprise_oracle::generate::Choice;
+use reprise_oracle::ours::Which;
 use reprise_oracle::run::{Session, run_parallel};
 use std::path::PathBuf;
 
 #[derive(Parser)]
-#[command(about = "Compares the interpreter with Unicorn on random instructions")]
+#[command(about = "Compares our engines with Unicorn on random instructions")]
 struct Cli {
     /// Seed of the run.
     #[arg(long, default_value_t = 1)]
@@ -28,6 +29,9 @@ struct Cli {
     /// Cases of one instruction.
     #[arg(long)]
     single: bool,
+    /// The engines; the first one decides what counts as comparable.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "interp")]
+    engine: Vec<Which>,
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: u64,
@@ -43,13 +47,13 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     let choice = Choice { only: cli.only, wild: cli.wild, single: cli.single };
     if let Some(n) = cli.case {
-        println!("{}", Session::new(cli.seed, choice)?.show(n)?);
+        println!("{}", Session::new(cli.seed, choice, &cli.engine)?.show(n)?);
         return Ok(());
     }
     if cli.coverage.is_some() {
         coverage::start();
     }
-    let report = run_parallel(cli.seed, &choice, cli.cases, cli.threads)?;
+    let report = run_parallel(cli.seed, &choice, &cli.engine, cli.cases, cli.threads)?;
     report.failures.iter().for_each(|f| println!("{f}"));
     if cli.missing {
         report.missing.iter().for_each(|(k, n)| println!("missing {k}: {n}"));

@@ -1,4 +1,4 @@
-//! Runs a case on our own interpreter.
+//! Runs a case on one of our own engines.
 
 use crate::case::{
     CODE, CODE_SIZE, Case, DATA, DATA_SIZE, Ending, FILLER, Isa, Outcome, RAM, RAM_SIZE, SLOT, State, VECTORS,
@@ -32,24 +32,49 @@ impl Bus for NoBus {
     }
 }
 
+/// Which of our engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Which {
+    /// The interpreter.
+    Interp,
+    /// The compiled engine; it compiles every block when it meets it first.
+    #[cfg(target_arch = "x86_64")]
+    Jit,
+    /// The compiled engine on a host without AVX2.
+    #[cfg(target_arch = "x86_64")]
+    JitPlain,
+}
+
+impl Which {
+    fn make(self) -> Box<dyn Engine> {
+        #[cfg(target_arch = "x86_64")]
+        use reprise_jit::{Jit, emit::Features};
+        match self {
+            Which::Interp => Box::new(reprise_interp::Interp::new()),
+            #[cfg(target_arch = "x86_64")]
+            Which::Jit => Box::new(Jit::with(Features::detect(), 0).expect("memory for code")),
+            #[cfg(target_arch = "x86_64")]
+            Which::JitPlain => Box::new(Jit::with(Features::none(), 0).expect("memory for code")),
+        }
+    }
+}
+
+/// Most instructions of a case with branches. Unicorn stops at a thousand.
+const LONGEST: u64 = 900;
+
 /// Our CPU with the case's memory map.
 pub struct Ours {
     memory: Box<[u64]>,
     ram: GuestRam,
     cpu: Cpu,
-    engine: reprise_interp::Interp,
+    engine: Box<dyn Engine>,
+    which: Which,
     last_at: u32,
-}
-
-impl Default for Ours {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Ours {
     /// A Cortex-A15 in User mode, MMU on, VFP on.
-    pub fn new() -> Self {
+    pub fn new(which: Which) -> Self {
         let mut memory = vec![0u64; RAM_SIZE as usize / 8 + 512].into_boxed_slice();
         let base = memory.as_mut_ptr().cast::<u8>();
         let pad = base.align_offset(4096);
@@ -62,11 +87,21 @@ impl Ours {
             ram.write(u64::from(CODE) + slot, &FILLER).expect("in RAM");
         }
         system_registers(&mut cpu);
-        Self { memory, ram, cpu, engine: reprise_interp::Interp::new(), last_at: 0 }
+        Self { memory, ram, cpu, engine: which.make(), which, last_at: 0 }
     }
 
-    /// Runs `case` for `budget` instructions.
-    pub fn run(&mut self, case: &Case, budget: u64) -> Outcome {
+    /// Which engine it is.
+    pub fn which(&self) -> Which {
+        self.which
+    }
+
+    /// The same engine, new.
+    pub fn anew(&self) -> Self {
+        Self::new(self.which)
+    }
+
+    /// Runs `case` to its end; `budget` says where that is, if it is known already.
+    pub fn run(&mut self, case: &Case, budget: Option<u64>) -> Outcome {
         if case.at <= self.last_at {
             self.engine.flush();
         }
@@ -76,11 +111,33 @@ impl Ours {
         self.ram.write(u64::from(DATA), &data).expect("in RAM");
         self.ram.write(u64::from(case.at), &case.bytes()).expect("in RAM");
         self.load(&case.state);
-        let stop = self.engine.run(&mut self.cpu, &self.ram, &mut NoBus, Budget::exactly(budget));
+        let start = self.cpu.icount;
+        let stop = match budget {
+            Some(n) => self.go(n),
+            None if case.loops => self.to_the_end(case),
+            None => self.go(case.code.len() as u64),
+        };
+        let retired = self.cpu.icount - start;
         self.ram.read(u64::from(DATA), &mut data).expect("in RAM");
         self.ram.write(u64::from(case.at), &FILLER).expect("in RAM");
         let (ending, state) = self.unload(case.isa, stop);
-        Outcome { ending, state, data }
+        Outcome { ending, state, data, retired }
+    }
+
+    fn go(&mut self, n: u64) -> StopReason {
+        self.engine.run(&mut self.cpu, &self.ram, &mut NoBus, Budget::exactly(n))
+    }
+
+    /// One instruction at a time until the case is left.
+    fn to_the_end(&mut self, case: &Case) -> StopReason {
+        let inside = case.at..case.at + case.len();
+        for _ in 0..LONGEST {
+            let stop = self.go(1);
+            if stop != StopReason::Budget || self.cpu.mode != Mode::Usr || !inside.contains(&self.cpu.regs[15]) {
+                return stop;
+            }
+        }
+        StopReason::Wait
     }
 
     fn load(&mut self, s: &State) {

@@ -6,7 +6,7 @@
 use crate::case::{CODE, CODE_SIZE, Case, DATA, DATA_SIZE, Ending, FILLER, Isa, Outcome, SLOT, State};
 use crate::compare::{Verdict, compare, line_name};
 use crate::generate::{Choice, Generator};
-use crate::ours::Ours;
+use crate::ours::{Ours, Which};
 use crate::run::{Report, listing};
 use crate::unicorn::Uc;
 use anyhow::{Context, Result, ensure};
@@ -36,11 +36,11 @@ pub fn find() -> Option<PathBuf> {
 ///
 /// # Errors
 /// qemu-arm can't be run.
-pub fn run(qemu: &Path, seed: u64, choice: &Choice, count: u64) -> Result<Report> {
-    let (mut ours, mut unicorn) = (Ours::new(), Uc::new()?);
+pub fn run(qemu: &Path, which: Which, seed: u64, choice: &Choice, count: u64) -> Result<Report> {
+    let (mut ours, mut unicorn) = (Ours::new(which), Uc::new()?);
     // Only what Unicorn runs too: qemu-arm refuses the same wrong should-be bits, and each refusal costs a start.
     run_with(qemu, seed, choice, count, |case| {
-        let outcome = ours.run(case, case.code.len() as u64);
+        let outcome = ours.run(case, None);
         if outcome.ending == Ending::Done && unicorn.run(case).is_ok_and(|o| o.ending != Ending::Done) {
             return Outcome { ending: Ending::Other("refused by the other oracle"), ..outcome };
         }
@@ -154,7 +154,7 @@ fn outcome(case: &Case, raw: &[u8], ours: &Outcome) -> Outcome {
     // The harness has left Thumb state to save the registers.
     let t = if case.isa == Isa::T32 { 0x20 } else { 0 };
     let state = State { regs, cpsr: word(15) & 0xf80f_0000 | 0x10 | t, fpscr: word(16), d };
-    Outcome { ending: Ending::Done, state, data: raw[OUT_WORDS * 4..].to_vec() }
+    Outcome { ending: Ending::Done, state, data: raw[OUT_WORDS * 4..].to_vec(), retired: 0 }
 }
 
 /// One segment of the file.

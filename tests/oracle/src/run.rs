@@ -3,7 +3,7 @@
 use crate::case::{Case, Ending, Isa, Outcome};
 use crate::compare::{Verdict, compare, line_name};
 use crate::generate::{Choice, Generator};
-use crate::ours::Ours;
+use crate::ours::{Ours, Which};
 use crate::unicorn::Uc;
 use anyhow::Result;
 use reprise_arm::decode;
@@ -60,10 +60,10 @@ impl Report {
     }
 }
 
-/// A generator, our CPU and Unicorn.
+/// A generator, our CPU on one engine or several, and Unicorn.
 pub struct Session {
     generator: Generator,
-    ours: Ours,
+    ours: Vec<Ours>,
     unicorn: Uc,
     seed: u64,
 }
@@ -73,8 +73,9 @@ impl Session {
     ///
     /// # Errors
     /// Unicorn can't be started.
-    pub fn new(seed: u64, choice: Choice) -> Result<Self> {
-        Ok(Self { generator: Generator::new(seed, choice), ours: Ours::new(), unicorn: Uc::new()?, seed })
+    pub fn new(seed: u64, choice: Choice, engines: &[Which]) -> Result<Self> {
+        let ours = engines.iter().map(|w| Ours::new(*w)).collect();
+        Ok(Self { generator: Generator::new(seed, choice), ours, unicorn: Uc::new()?, seed })
     }
 
     /// Runs the cases `from..from + count`.
@@ -85,14 +86,22 @@ impl Session {
         let mut report = Report::default();
         for n in from..from + count {
             let case = self.generator.case(n);
-            let (ours, mut theirs) = self.both(&case)?;
-            if matches!(compare(&case, &ours, &theirs), Verdict::Different(_)) {
+            let mut theirs = self.unicorn.run(&case)?;
+            let all = self.ours(&case);
+            if all.iter().any(|(_, ours)| matches!(compare(&case, ours, &theirs), Verdict::Different(_))) {
                 // Once in some ten thousand jumps Unicorn does not stop after one instruction, as it has linked it to what an earlier
                 // case left at the target. A fresh one has the last word.
                 self.unicorn = Uc::new()?;
                 theirs = self.unicorn.run(&case)?;
             }
-            self.judge(&mut report, n, &case, &ours, &theirs);
+            for (i, (which, ours)) in all.iter().enumerate() {
+                // What the first engine says is counted; of the others only that it is different.
+                let mut other = Report::default();
+                self.judge(if i == 0 { &mut report } else { &mut other }, n, &case, *which, ours, &theirs);
+                report.failed += other.failed;
+                report.failures.extend(other.failures);
+                report.failures.truncate(MAX_FAILURES);
+            }
         }
         Ok(report)
     }
@@ -103,7 +112,8 @@ impl Session {
     /// As [`Session::run`].
     pub fn show(&mut self, n: u64) -> Result<String> {
         let case = self.generator.case(n);
-        let (ours, theirs) = self.both(&case)?;
+        let theirs = self.unicorn.run(&case)?;
+        let (_, ours) = self.ours(&case).swap_remove(0);
         let verdict = compare(&case, &ours, &theirs);
         Ok(format!(
             "{}before:\n{}ours: {:?}\n{}oracle: {:?}\n{}{verdict:?}",
@@ -116,18 +126,25 @@ impl Session {
         ))
     }
 
-    fn both(&mut self, case: &Case) -> Result<(Outcome, Outcome)> {
-        let len = case.code.len();
-        let theirs = self.unicorn.run(case)?;
-        // A guest must not be able to stop the CPU process, whatever it executes: a panic is a failure like any other.
-        let ours = catch_unwind(AssertUnwindSafe(|| self.ours.run(case, len as u64))).unwrap_or_else(|_| {
-            self.ours = Ours::new();
-            Outcome { ending: Ending::Other("panicked"), state: case.state.clone(), data: Vec::new() }
-        });
-        Ok((ours, theirs))
+    /// What each of our engines makes of a case.
+    fn ours(&mut self, case: &Case) -> Vec<(Which, Outcome)> {
+        let mut known = None;
+        let run = |ours: &mut Ours| {
+            // A guest must not be able to stop the CPU process, whatever it executes: a panic is a failure like any other.
+            let outcome = catch_unwind(AssertUnwindSafe(|| ours.run(case, known))).unwrap_or_else(|_| {
+                *ours = ours.anew();
+                Outcome { ending: Ending::Other("panicked"), state: case.state.clone(), data: Vec::new(), retired: 0 }
+            });
+            if case.loops && outcome.ending == Ending::Done {
+                // The others run as many instructions in one go.
+                known = Some(outcome.retired);
+            }
+            (ours.which(), outcome)
+        };
+        self.ours.iter_mut().map(run).collect()
     }
 
-    fn judge(&self, report: &mut Report, n: u64, case: &Case, ours: &Outcome, theirs: &Outcome) {
+    fn judge(&self, report: &mut Report, n: u64, case: &Case, which: Which, ours: &Outcome, theirs: &Outcome) {
         report.cases += 1;
         let name = line_name(case, 0);
         if let (1, Ending::Done, Some(name)) = (case.code.len(), ours.ending, name) {
@@ -152,7 +169,7 @@ impl Session {
                 let times = report.seen.entry(key).or_default();
                 *times += 1;
                 if *times <= 2 && report.failures.len() < MAX_FAILURES {
-                    report.failures.push(format!("seed {} case {n}:\n{}{how}\n", self.seed, listing(case)));
+                    report.failures.push(format!("{which:?}, seed {} case {n}:\n{}{how}\n", self.seed, listing(case)));
                 }
             }
         }
@@ -197,13 +214,15 @@ pub fn listing(case: &Case) -> String {
 ///
 /// # Errors
 /// As [`Session::run`].
-pub fn run_parallel(seed: u64, choice: &Choice, count: u64, threads: u64) -> Result<Report> {
+pub fn run_parallel(seed: u64, choice: &Choice, engines: &[Which], count: u64, threads: u64) -> Result<Report> {
     let share = count.div_ceil(threads);
     let reports = std::thread::scope(|s| {
         let handles: Vec<_> = (0..threads)
             .map(|t| {
                 let choice = choice.clone();
-                s.spawn(move || Session::new(seed, choice)?.run(t * share, share.min(count.saturating_sub(t * share))))
+                s.spawn(move || {
+                    Session::new(seed, choice, engines)?.run(t * share, share.min(count.saturating_sub(t * share)))
+                })
             })
             .collect();
         handles.into_iter().map(|h| h.join().expect("a runner panicked")).collect::<Vec<_>>()

@@ -120,6 +120,11 @@ impl Uc {
         d.copy_from_slice(&values[18..50]);
         let mut data = vec![0; DATA_SIZE as usize];
         self.uc.mem_read(u64::from(DATA), &mut data).map_err(err("data"))?;
-        Ok(Outcome { ending, state: State { regs, cpsr: values[16] as u32, fpscr: values[17] as u32, d }, data })
+        Ok(Outcome {
+            ending,
+            state: State { regs, cpsr: values[16] as u32, fpscr: values[17] as u32, d },
+            data,
+            retired: 0,
+        })
     }
 }

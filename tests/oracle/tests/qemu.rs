@@ -1,6 +1,7 @@
-//! Random instructions on our interpreter and under qemu-arm, a newer QEMU than the one that Unicorn forked.
+//! Random instructions on our engines and under qemu-arm, a newer QEMU than the one that Unicorn forked.
 
 use reprise_oracle::generate::Choice;
+use reprise_oracle::ours::Which;
 use reprise_oracle::qemu;
 
 #[test]
@@ -9,10 +10,16 @@ fn random_instructions_agree_with_qemu_arm() {
         panic!("this test needs qemu-arm: install the package qemu-user (.ci/run does)")
     };
     let cases = if std::env::var_os("REPRISE_SLOW").is_some() { 400_000 } else { 40_000 };
-    let report = qemu::run(&program, 3, &Choice::default(), cases).expect("qemu-arm runs");
-    println!("{}", report.summary());
-    assert_eq!(report.failed, 0, "{}\n{}", report.failures.join("\n"), report.summary());
-    assert!(report.same * 3 > report.cases, "too few could be compared: {}", report.summary());
+    #[cfg(target_arch = "x86_64")]
+    let engines = [(Which::Interp, 3), (Which::Jit, 4)];
+    #[cfg(not(target_arch = "x86_64"))]
+    let engines = [(Which::Interp, 3)];
+    for (which, seed) in engines {
+        let report = qemu::run(&program, which, seed, &Choice::default(), cases / 2).expect("qemu-arm runs");
+        println!("{which:?}: {}", report.summary());
+        assert_eq!(report.failed, 0, "{which:?}: {}\n{}", report.failures.join("\n"), report.summary());
+        assert!(report.same * 3 > report.cases, "too few could be compared: {}", report.summary());
+    }
 }
 
 #[test]

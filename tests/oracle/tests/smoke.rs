@@ -11,7 +11,16 @@ fn case(isa: Isa, code: &[u32], width: u8) -> Case {
     regs[15] = CODE;
     let t = if isa == Isa::T32 { 0x20 } else { 0 };
     let state = State { regs, cpsr: 0x10 | t, d: [0x3ff0_0000_0000_0000; 32], fpscr: 0 };
-    Case { isa, code: code.to_vec(), width: vec![width; code.len()], at: CODE, state, data_seed: 1, names: vec![] }
+    Case {
+        isa,
+        code: code.to_vec(),
+        width: vec![width; code.len()],
+        at: CODE,
+        state,
+        data_seed: 1,
+        loops: false,
+        names: vec![],
+    }
 }
 
 #[test]

@@ -30,6 +30,18 @@ enum Command {
         #[arg(long)]
         slow: bool,
     },
+    /// Compare the engines with Unicorn on random instructions, for as long as you like.
+    Oracle {
+        /// How many cases.
+        #[arg(long, default_value_t = 10_000_000)]
+        cases: u64,
+        /// Where they come from; another seed, other cases.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The engines, separated by commas: `interp`, `jit`, `jit-plain` (without AVX2).
+        #[arg(long, default_value = "interp,jit,jit-plain")]
+        engine: String,
+    },
     /// Check formatting and lints.
     Lint,
     /// What CI runs: the same as `test`.
@@ -88,6 +100,7 @@ fn main() -> Result<()> {
         }
         Command::Demo => demo::demo(),
         Command::Test { slow } => suite::test(slow),
+        Command::Oracle { cases, seed, engine } => suite::oracle_run(cases, seed, &engine),
         Command::Lint => suite::lint(),
         Command::Ci => suite::test(false),
         Command::Bench { what: bench::What::Qemu, rounds, qemu } => bench_qemu::bench(&qemu, rounds.unwrap_or(5)),

@@ -82,6 +82,18 @@ fn fuzz(tally: &mut Tally) -> Result<()> {
     check(tally, "fuzz targets", &mut c)
 }
 
+/// A long run of the oracle.
+///
+/// # Errors
+/// If it can't be run, or if cases differ.
+pub fn oracle_run(cases: u64, seed: u64, engine: &str) -> Result<()> {
+    let mut c = install::cargo();
+    c.args(["run", "--release", "-p", "reprise-oracle", "--", "--engine", engine]);
+    c.args(["--cases", &cases.to_string(), "--seed", &seed.to_string()]);
+    anyhow::ensure!(c.status().context("starting the oracle")?.success(), "cases differ, or the oracle could not run");
+    Ok(())
+}
+
 fn oracle(tally: &mut Tally, slow: bool) -> Result<()> {
     let mut c = install::cargo();
     c.args(["test", "--release", "-p", "reprise-oracle", "--no-fail-fast"]);
