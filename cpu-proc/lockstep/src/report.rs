@@ -12,6 +12,8 @@ use std::fmt::{self, Write as _};
 
 /// Most instructions of the last block that are shown.
 const SHOWN: usize = 64;
+/// Most jumps that are shown.
+const JUMPS: usize = 20;
 
 /// An instruction as it was fetched.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +135,7 @@ impl fmt::Display for Report {
             writeln!(f, "RAM at {pa:#010x}: {subject} {a:#04x}, {reference} {b:#04x}")?;
         }
         let differing = self.table(f)?;
+        self.jumps(f)?;
         self.block(f, &differing)
     }
 }
@@ -166,6 +169,20 @@ impl Report {
             }
         }
         Ok(names)
+    }
+
+    /// The last places where the reference left a straight line: branches, exceptions and returns.
+    fn jumps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let jump = |w: &&[(Step, CpuState)]| w[0].0.pc.wrapping_add(w[0].0.size) != w[1].0.pc;
+        let mut last: Vec<_> = self.steps.windows(2).filter(jump).rev().take(JUMPS).collect();
+        last.reverse();
+        writeln!(f, "the last jumps of {}:", self.names.1)?;
+        for w in last {
+            let icount = w[0].1.icount().wrapping_sub(1);
+            let level = if w[1].0.mode.privileged { "PL1" } else { "PL0" };
+            writeln!(f, "  {icount}: {:48} -> {:#010x} {level}", w[0].0.text(), w[1].0.pc)?;
+        }
+        Ok(())
     }
 
     /// The straight run of instructions that ends at the difference, with what each changed of the differing fields, and its micro-ops.

@@ -56,8 +56,7 @@ fn engines_agree_on_bytes() {
 /// Seeds that have shown something.
 const SHOWN: &[u64] = &[
     // A stop of the engine's own choice right behind an exception, where a replay would have stopped before it.
-    103_852,
-    // A jump to address 2 in ARM state met the empty entry of the table of jump targets.
+    103_852, // A jump to address 2 in ARM state met the empty entry of the table of jump targets.
     500_175,
 ];
 

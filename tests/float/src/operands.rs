@@ -7,7 +7,7 @@ pub struct Rng(pub u64);
 
 impl Rng {
     /// 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -123,14 +123,14 @@ pub fn vectors(op: Op, double: bool, times: u64, random: u64) -> Vec<Input> {
     }
     let mut rng = Rng(u64::from(e) << 32 | f as u64);
     for n in 0..random {
-        let mut x = [0; 3].map(|_: u64| rng.next() & if double { !0 } else { 0xffff_ffff });
+        let mut x = [0; 3].map(|_: u64| rng.bits() & if double { !0 } else { 0xffff_ffff });
         if n % 2 == 0 && matches!(op, Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Fma | Op::Fms) {
             // Exponents close to each other, so that sums cancel.
             let top = (1u64 << e) - 1;
             let exp = x[0] >> f & top;
             x[1] = x[1] & !(top << f) | (exp + n % 5).saturating_sub(2).min(top) << f;
         }
-        out.push(Input { x, fpscr: control(rng.next(), half) });
+        out.push(Input { x, fpscr: control(rng.bits(), half) });
     }
     out
 }

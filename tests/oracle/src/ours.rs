@@ -114,7 +114,7 @@ impl Ours {
         let start = self.cpu.icount;
         let stop = match budget {
             Some(n) => self.go(n),
-            None if case.loops => self.to_the_end(case),
+            None if case.loops => self.until_it_ends(case),
             None => self.go(case.code.len() as u64),
         };
         let retired = self.cpu.icount - start;
@@ -129,7 +129,7 @@ impl Ours {
     }
 
     /// One instruction at a time until the case is left.
-    fn to_the_end(&mut self, case: &Case) -> StopReason {
+    fn until_it_ends(&mut self, case: &Case) -> StopReason {
         let inside = case.at..case.at + case.len();
         for _ in 0..LONGEST {
             let stop = self.go(1);
