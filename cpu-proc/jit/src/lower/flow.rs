@@ -149,7 +149,14 @@ impl Lower<'_> {
             let entry = EXEC_TABLE as i32 + 4 * (target >> 12) as i32;
             dynasm!(self.e.asm ; .arch x64 ; cmp DWORD [rbx + entry], DWORD -1);
             self.sites[k].guard = self.e.asm.offset().0 as u32 - 4;
-            dynasm!(self.e.asm ; .arch x64 ; jne =>stub);
+            // Not by the stub: its jump may be led to the very block that the guard keeps out.
+            let (miss, leave, mut f) = (self.e.label(), self.stubs[k].expect("just made").leave, self.f);
+            self.e.cold(move |e| {
+                e.place(miss);
+                f.save(e);
+                dynasm!(e.asm ; .arch x64 ; jmp =>leave);
+            });
+            dynasm!(self.e.asm ; .arch x64 ; jne =>miss);
         }
         dynasm!(self.e.asm ; .arch x64 ; jmp =>stub);
         self.sites[k].jump = self.e.asm.offset().0 as u32 - 4;
