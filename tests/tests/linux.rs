@@ -68,16 +68,14 @@ fn a_recording_of_one_engine_replays_in_the_other() {
     rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
 }
 
-/// Both engines side by side, compared every few instructions: the decompressor and the start of the kernel; all of the boot with `--slow`.
+/// Both engines side by side, compared every few instructions: the decompressor and the start of the kernel; ten times as far with `--slow`.
 #[test]
 fn the_engines_agree_step_by_step() {
     let rig = Rig::new();
     let report = rig.path("lockstep.json");
     let mut c = rig.linux("run=none");
     c.args(["--engine", "lockstep"]).arg("--report").arg(&report);
-    if !slow() {
-        c.args(["--stop-at", "200000000"]);
-    }
+    c.args(["--stop-at", if slow() { "2000000000" } else { "200000000" }]);
     let ended = Console::start(&mut c, false).and_then(|c| c.wait(LONG_GUARD)).expect("it ends");
     assert_eq!(ended.status.code(), Some(exit::OK), "{}", ended.stderr);
     let report = xtask::demo::report(&report).expect("a report");

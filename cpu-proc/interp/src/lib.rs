@@ -11,6 +11,7 @@ use cache::{Cache, CodePtr, Fetch};
 use exec::{Next, Run};
 use reprise_arm::bus::{Bus, GuestRam};
 use reprise_arm::engine::{Budget, Engine, StopReason};
+use reprise_arm::ir::MAX_INSNS;
 use reprise_arm::state::Cpu;
 
 /// The interpreter. It holds translated blocks and nothing that a guest could see.
@@ -51,7 +52,9 @@ impl Engine for Interp {
                 }
             }
             let left = run.left();
-            if left == 0 {
+            // A stop of our own choice comes before the next instruction is fetched: in a replay nothing may stop here, or an interrupt may come first,
+            // and then the fetch must not have filled the TLB.
+            if left == 0 || soft && left < MAX_INSNS as u64 && run.icount() > start && run.may_stop() {
                 return StopReason::Budget;
             }
             let Some(code) = run.find() else {
@@ -67,7 +70,6 @@ impl Engine for Interp {
                     run.exec(code)
                 }
                 Fetch::Straddles(code) if run.fits(code, left) => run.exec(code),
-                _ if soft && run.icount() > start && run.may_stop() => return StopReason::Budget,
                 _ => run.exec_some(left),
             };
             link = None;

@@ -8,6 +8,7 @@ use crate::runtime::Frame;
 use crate::thunks::{BUDGET, EVENT, JUMPS, LOOKUP, Thunks};
 use reprise_arm::bus::{Bus, GuestRam};
 use reprise_arm::engine::{Budget, Engine, StopReason};
+use reprise_arm::ir::MAX_INSNS;
 use reprise_arm::state::Cpu;
 use reprise_arm::translate::BlockMode;
 use reprise_interp::cache::{Cache, Code, CodePtr, Fetch};
@@ -216,7 +217,9 @@ impl Compiler {
                 link = None;
             }
             let left = frame.run.left();
-            if left == 0 {
+            // A stop of our own choice comes before the next instruction is fetched, as in the interpreter.
+            let here = soft && left < MAX_INSNS as u64 && frame.run.icount() > start && frame.run.may_stop();
+            if left == 0 || here {
                 return StopReason::Budget;
             }
             let known = if link.is_none() { self.known(frame.run.cpu()) } else { None };
