@@ -68,21 +68,6 @@ fn a_recording_of_one_engine_replays_in_the_other() {
     rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
 }
 
-/// Both engines side by side, compared every few instructions: the decompressor and the start of the kernel; ten times as far with `--slow`.
-#[test]
-fn the_engines_agree_step_by_step() {
-    let rig = Rig::new();
-    let report = rig.path("lockstep.json");
-    let mut c = rig.linux("run=none");
-    c.args(["--engine", "lockstep"]).arg("--report").arg(&report);
-    c.args(["--stop-at", if slow() { "2000000000" } else { "200000000" }]);
-    let ended = Console::start(&mut c, false).and_then(|c| c.wait(LONG_GUARD)).expect("it ends");
-    assert_eq!(ended.status.code(), Some(exit::OK), "{}", ended.stderr);
-    let report = xtask::demo::report(&report).expect("a report");
-    assert_eq!(report["engine"], "lockstep");
-    assert!(report["instructions"].as_u64() >= Some(200_000_000), "{report}");
-}
-
 /// The kernel with long descriptors: boots to the same shell, and its replay is exact.
 #[test]
 fn the_lpae_kernel_boots_and_replays_exactly() {

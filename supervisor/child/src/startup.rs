@@ -43,7 +43,8 @@ pub fn run(program: &'static str, body: impl FnOnce(Child) -> anyhow::Result<()>
     let start = match first.receive() {
         Ok(ToChild::Start(start)) => *start,
         Ok(other) => return fail(&control, &anyhow::anyhow!("the first control message is {other:?}, not Start")),
-        Err(_) => return ExitCode::from(1),
+        Err(ControlError::Closed) => return ExitCode::from(1),
+        Err(e) => return fail(&control, &anyhow::Error::new(e).context("the supervisor's first message")),
     };
     let name = start.common().name.clone();
     log_to_stderr(&start.common().log_filter);
