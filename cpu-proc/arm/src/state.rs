@@ -116,8 +116,8 @@ pub struct HostState {
     pub reason: u32,
     /// 1 if an interrupt line into the core is up.
     pub lines: u32,
-    /// Unused.
-    pub pad: u32,
+    /// Where compiled code looks at the host's floating-point flags.
+    pub mxcsr: u32,
     /// Guest physical minus host address of RAM.
     pub ram_delta: u64,
     /// Address of the table of jump targets.

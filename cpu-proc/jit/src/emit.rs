@@ -11,10 +11,11 @@
 //! | `rax rcx`, `xmm0`-`xmm7` | scratch |
 //! | `xmm8`-`xmm15` | copies of results of VFP instructions, see [`crate::fp::Held`] |
 //!
-//! MXCSR is the default in compiled code: all exceptions masked, round to nearest, no flush to zero. Its flags mean nothing.
+//! MXCSR is the default in compiled code: all exceptions masked, round to nearest, no flush to zero. Its flags mean nothing, but inside one
+//! instruction's code that has cleared them first.
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
-use reprise_arm::state::Cpu;
+use reprise_arm::state::{Cpu, HostState};
 
 use crate::fp::Held;
 
@@ -131,6 +132,11 @@ pub fn slot(s: u8) -> i32 {
 pub fn ext(w: u32) -> i32 {
     assert!(w < 64, "64 extension words");
     (std::mem::offset_of!(Cpu, ext) + 4 * w as usize) as i32
+}
+
+/// Offset from `rbp` of a word for the host's MXCSR.
+pub fn mxcsr() -> i32 {
+    (std::mem::offset_of!(Cpu, host) + std::mem::offset_of!(HostState, mxcsr)) as i32
 }
 
 /// Offset of FPSCR from `rbp`.

@@ -546,7 +546,9 @@ fn odd_numbers_go_to_the_helper() {
         (uop(vadd, 4, 5, 6), [0, 0x3ff0_0000, 0, 0xbff0_0000], 0x10, 0),
         (uop(fadd, pack(4, 5, 6), 1, 0), [0x3f80_0000, 0, 0, 0x3f80_0000], 0x0140_0010, 0),
         (uop(fadd, pack(4, 5, 6), 1, 0), [0x3f80_0000, 0, 0, 1], 0x10, 1),
-        (uop(fadd, pack(4, 5, 6), 1, 0), [0x3f80_0000, 0, 0, 0x3f80_0000], 0, 1),
+        (uop(fadd, pack(4, 5, 6), 1, 0), [0x3f80_0000, 0, 0, 0x3f80_0000], 0, 0),
+        (uop(fadd, pack(4, 5, 6), 1, 0), [0x3f80_0000, 0, 0x3080_0000, 0], 0, 1),
+        (uop(fadd, pack(4, 5, 6), 1, 0), [0x3f80_0000, 0, 0x3080_0000, 0], 0x10, 0),
     ] {
         cpu.ext[10..14].copy_from_slice(&words);
         cpu.fpscr = fpscr;

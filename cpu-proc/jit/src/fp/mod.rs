@@ -10,9 +10,10 @@
 //!
 //! - at zeros: exact ones go back to the hot path;
 //! - for VFP under flush-to-zero (programs built with `-ffast-math`): operands that are not denormal go back to the hot path;
-//! - for VFP while IXC is clear: a result that is proven exact sets no flag.
+//! - for VFP while IXC is clear: a result that is proven exact sets no flag;
+//! - for SIMD while IXC is clear: the host's sticky inexact flag, cleared before and looked at after, proves the same.
 //!
-//! All else calls the helper with the untouched operands. So neither MXCSR nor anything else of the host shows.
+//! All else calls the helper with the untouched operands. So nothing of the host shows.
 //!
 //! FPSCR is looked at by each instruction anew: the helper that serves the odd case comes back to the straight run, with IXC set or not.
 // The assembler's macro converts register numbers whatever type they have.

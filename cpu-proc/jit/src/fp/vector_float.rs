@@ -13,7 +13,7 @@ use reprise_arm::fp::simd_helpers::Misc;
 
 use super::prim::{and_k, konst, scalar, select, splat};
 use super::{Ctx, Table, check_ixc, load_d};
-use crate::emit::{Emitter, ext};
+use crate::emit::{Emitter, ext, mxcsr};
 
 /// Added to twice an operand: zero becomes the greatest number.
 const OPERAND: u64 = 0x7fff_ffff;
@@ -247,7 +247,7 @@ fn arith(e: &mut Emitter, c: &Ctx, kind: Kind, from: Source) -> bool {
         return false;
     }
     let (slow, odd, good, done) = (e.label(), e.label(), e.label(), e.label());
-    check_ixc(e, slow);
+    watch_inexact(e);
     let same = operands(e, c, from);
     accumulator(e, c, kind);
     compute(e, kind);
@@ -265,6 +265,7 @@ fn arith(e: &mut Emitter, c: &Ctx, kind: Kind, from: Source) -> bool {
     proof.result(e, R);
     proof.done(e, odd);
     e.place(good);
+    need_exact(e, slow);
     match kind {
         Kind::Abd => and_k(e, R, splat(2, ABS)),
         Kind::Rsqrts => {
@@ -284,6 +285,31 @@ fn arith(e: &mut Emitter, c: &Ctx, kind: Kind, from: Source) -> bool {
         c.helper(e, done);
     });
     true
+}
+
+/// While IXC is clear an inexact result must go to the helper. The host's own sticky flag tells: it is cleared here, out of line, and looked at by
+/// [`need_exact`]. Nothing else relies on it.
+fn watch_inexact(e: &mut Emitter) {
+    let (clear, back) = (e.label(), e.label());
+    check_ixc(e, clear);
+    e.place(back);
+    e.cold(move |e| {
+        let l = e.constant(0x1f80);
+        e.place(clear);
+        x!(e; ldmxcsr [=>l] ; jmp =>back);
+    });
+}
+
+/// Jumps to `no` if IXC is clear and something since [`watch_inexact`] was inexact.
+fn need_exact(e: &mut Emitter, no: DynamicLabel) {
+    let (look, back) = (e.label(), e.label());
+    check_ixc(e, look);
+    e.place(back);
+    e.cold(move |e| {
+        let at = mxcsr();
+        e.place(look);
+        x!(e; stmxcsr [rbp + at] ; test BYTE [rbp + at], 0x20 ; jz =>back ; jmp =>no);
+    });
 }
 
 /// The exact look at what [`compute`] made. A sum that is zero or has the lowest exponent is exact; a denormal one is flushed.
