@@ -261,6 +261,30 @@ pub enum Op {
     Stop,
 }
 
+impl Op {
+    /// Whether it ends a block: nothing behind it runs unless something skips to there.
+    pub fn ends_block(self) -> bool {
+        use Op::*;
+        matches!(
+            self,
+            Jump | JumpIf
+                | JumpIfZero
+                | JumpIfNotZero
+                | JumpReg
+                | JumpRegSame
+                | Leave
+                | LeavePc
+                | Undef
+                | Svc
+                | Smc
+                | Bkpt
+                | Wfi
+                | Wfe
+                | Stop
+        )
+    }
+}
+
 /// Branch hints in `d` of an indirect jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -63,7 +63,7 @@ pub(crate) fn lower(block: &Block) -> Box<[XUop]> {
     for (i, u) in block.uops.iter().enumerate() {
         verify(block, i, u);
     }
-    assert!(ends(block.uops[n - 1].op), "the last micro-op ends the block");
+    assert!(block.uops[n - 1].op.ends_block(), "the last micro-op ends the block");
     block.uops.iter().map(|u| XUop::new(*u)).collect()
 }
 
@@ -121,27 +121,6 @@ fn verify(block: &Block, i: usize, u: &Uop) {
         Op::Sbfx => assert!(u.imm < 32 && (1..=32).contains(&(u.imm + u.aux)), "a field lies in a word"),
         _ => {}
     }
-}
-
-fn ends(op: Op) -> bool {
-    use Op::*;
-    matches!(
-        op,
-        Jump | JumpIf
-            | JumpIfZero
-            | JumpIfNotZero
-            | JumpReg
-            | JumpRegSame
-            | Leave
-            | LeavePc
-            | Undef
-            | Svc
-            | Smc
-            | Bkpt
-            | Wfi
-            | Wfe
-            | Stop
-    )
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub fn gains(block: &Block, recipe: Recipe) -> bool {
             return true;
         }
         if matches!(u.op, Op::Sys | Op::Ldrex | Op::Strex | Op::SkipUnless | Op::SetC | Op::SetCBit | Op::ShiftC)
-            || flow::ends(u.op)
+            || u.op.ends_block()
         {
             return false;
         }
@@ -318,7 +318,7 @@ impl Lower<'_> {
         while self.joins.last().is_some_and(|j| j.at == i) {
             let j = self.joins.pop().expect("just seen");
             self.e.held.clear();
-            let falls = !flow::ends(self.cx.block.uops[i - 1].op);
+            let falls = !self.cx.block.uops[i - 1].op.ends_block();
             if falls && j.writes_flags {
                 self.f.save(&mut self.e);
             }

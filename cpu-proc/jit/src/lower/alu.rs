@@ -173,7 +173,7 @@ impl Lower<'_> {
     }
 
     /// A shift by a register whose carry is wanted.
-    fn shift_carry(&mut self, i: usize, u: &Uop) {
+    fn shift_carry(&mut self, u: &Uop) {
         // C may stay as it is, so memory holds it; the rest goes there as well.
         self.f.save(&mut self.e);
         self.f = FlagState::MEMORY;
@@ -201,7 +201,6 @@ impl Lower<'_> {
         }
         self.e.place(done);
         self.e.store(u.d, EAX);
-        let _ = i;
     }
 
     fn mul(&mut self, u: &Uop) {
@@ -579,7 +578,7 @@ impl Lower<'_> {
             Op::LslImm | Op::LsrImm | Op::AsrImm | Op::RorImm => self.shift_imm(u),
             Op::Rrx => self.rrx(i, u),
             Op::Lsl | Op::Lsr | Op::Asr | Op::Ror => self.shift_reg(u),
-            Op::ShiftC => self.shift_carry(i, u),
+            Op::ShiftC => self.shift_carry(u),
             Op::Mul => self.mul(u),
             Op::Umull | Op::Smull => self.mul_long(u),
             Op::Udiv | Op::Sdiv => self.div(u),

@@ -345,31 +345,9 @@ fn keeps_flags(u: &Uop) -> bool {
             let kind = MemKind::unpack(u.aux);
             kind.size != Size::Dword || kind.user
         }
-        _ => ends(u.op),
+        op => op.ends_block(),
     };
     !stepped && effects(u).fdef == 0
-}
-
-/// Nothing behind `op` runs unless something jumps there.
-pub(super) fn ends(op: Op) -> bool {
-    use Op::*;
-    matches!(
-        op,
-        Jump | JumpIf
-            | JumpIfZero
-            | JumpIfNotZero
-            | JumpReg
-            | JumpRegSame
-            | Leave
-            | LeavePc
-            | Undef
-            | Svc
-            | Smc
-            | Bkpt
-            | Wfi
-            | Wfe
-            | Stop
-    )
 }
 
 /// Emits a call of the helper of `u`.
