@@ -16,8 +16,6 @@
 //! All else calls the helper with the untouched operands. So nothing of the host shows.
 //!
 //! FPSCR is looked at by each instruction anew: the helper that serves the odd case comes back to the straight run, with IXC set or not.
-// The assembler's macro converts register numbers whatever type they have.
-#![allow(clippy::useless_conversion)]
 
 use std::sync::LazyLock;
 

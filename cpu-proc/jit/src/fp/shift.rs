@@ -155,14 +155,15 @@ fn long_operands(e: &mut Emitter, c: &Ctx, z: u32, unsigned: bool) {
     extend(e, z, unsigned, 1);
 }
 
+/// Register 0 += register 1, or -= if `minus`.
+fn add_or_sub(e: &mut Emitter, z: u32, minus: bool) {
+    if minus { sub(e, z, 0, 1) } else { add(e, z, 0, 1) }
+}
+
 /// VADDL, VSUBL.
 fn addl(e: &mut Emitter, c: &Ctx, z: u32, unsigned: bool, minus: bool) -> bool {
     long_operands(e, c, z, unsigned);
-    if minus {
-        sub(e, z + 1, 0, 1)
-    } else {
-        add(e, z + 1, 0, 1)
-    }
+    add_or_sub(e, z + 1, minus);
     store_q(e, 0, c.d);
     true
 }
@@ -172,11 +173,7 @@ fn addw(e: &mut Emitter, c: &Ctx, z: u32, unsigned: bool, minus: bool) -> bool {
     load_d(e, 1, c.m);
     extend(e, z, unsigned, 1);
     load_q(e, 0, c.n);
-    if minus {
-        sub(e, z + 1, 0, 1)
-    } else {
-        add(e, z + 1, 0, 1)
-    }
+    add_or_sub(e, z + 1, minus);
     store_q(e, 0, c.d);
     true
 }
@@ -185,11 +182,7 @@ fn addw(e: &mut Emitter, c: &Ctx, z: u32, unsigned: bool, minus: bool) -> bool {
 fn addhn(e: &mut Emitter, c: &Ctx, z: u32, round: bool, minus: bool) -> bool {
     load_q(e, 0, c.n);
     load_q(e, 1, c.m);
-    if minus {
-        sub(e, z + 1, 0, 1)
-    } else {
-        add(e, z + 1, 0, 1)
-    }
+    add_or_sub(e, z + 1, minus);
     if round {
         konst(e, 1, splat(z + 1, 1 << (width(z) - 1)));
         add(e, z + 1, 0, 1);

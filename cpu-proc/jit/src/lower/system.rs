@@ -1,12 +1,12 @@
 //! What operating systems do all the time, inline: interrupt masks, thread registers, exclusives. All else of its kind is stepped.
 
 use super::Lower;
+use super::mem::Table;
 use crate::flags::at;
 use crate::regs::{EAX, ECX};
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::cp15::{Cp15, SysReg};
 use reprise_arm::ir::{MemKind, Op, Size, Uop};
-use reprise_arm::mmu::WRITE_TABLE;
 use reprise_arm::state::{Cpu, Exclusive, HostState};
 use reprise_arm::sysop::id::{CPS, MRC, MSR_CPSR};
 use std::mem::offset_of;
@@ -137,13 +137,7 @@ impl Lower<'_> {
         let delta = host(offset_of!(HostState, ram_delta));
         let load = u.op == Op::Ldrex;
         self.e.lea_imm(EAX, u.a, if load { u.imm } else { 0 });
-        dynasm!(self.e.asm ; .arch x64 ; mov ecx, eax ; shr ecx, 12);
-        if load {
-            dynasm!(self.e.asm ; .arch x64 ; mov rcx, [rbx + 8 * rcx]);
-        } else {
-            dynasm!(self.e.asm ; .arch x64 ; mov rcx, [rbx + 8 * rcx + WRITE_TABLE as i32]);
-        }
-        dynasm!(self.e.asm ; .arch x64 ; test rcx, rcx ; je =>slow);
+        self.lookup(if load { Table::Read } else { Table::Write }, EAX, slow);
         if bytes > 1 {
             dynasm!(self.e.asm ; .arch x64 ; test al, (bytes - 1) as i8 ; jne =>slow);
         }
