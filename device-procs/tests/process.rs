@@ -112,6 +112,7 @@ impl<'a> Setup<'a> {
             window: 0x1000,
             config: self.config.into(),
             backend,
+            disk: None,
         };
         peer.send(&ToChild::Start(Box::new(Start::Device(start)))).unwrap();
         let answer = peer.receive_until(Instant::now() + LONG).unwrap();

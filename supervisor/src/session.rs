@@ -279,6 +279,7 @@ impl<'a> Session<'a> {
             window: device.size,
             config: device.config.clone(),
             backend,
+            disk: None,
         });
         self.spawn(Role::Device(i), "device-proc", &device.name, descriptors, start)
     }

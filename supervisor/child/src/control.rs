@@ -18,7 +18,7 @@
 //! File descriptors are inherited; a message names them by number ([`Fd`]).
 
 use reprise_machine::boot::InitialRegs;
-use reprise_machine::{Machine, Wire};
+use reprise_machine::{DiskFormat, Machine, Wire};
 use serde::{Deserialize, Serialize};
 
 /// An inherited file descriptor's number.
@@ -236,6 +236,8 @@ pub struct DeviceStart {
     pub config: String,
     /// Its host side.
     pub backend: BackendStart,
+    /// The disk that lies in it.
+    pub disk: Option<DiskStart>,
 }
 
 /// The host side of a device.
@@ -257,6 +259,53 @@ pub enum BackendStart {
         /// Seconds since 1970, 32 bits; none in a replay, where the log has it.
         date: Option<u32>,
     },
+}
+
+/// A device's disk: descriptors of files that the supervisor has opened, and how they are used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStart {
+    /// What messages call the disk: the device's name.
+    pub name: String,
+    /// The image, then the files that it is based on, each based on the next. All but the first are open for reading only.
+    pub images: Vec<DiskImage>,
+    /// What may be done with it.
+    pub mode: DiskMode,
+    /// Mode `Snapshot`: a memfd as long as the disk, rounded up to 4 KiB; all zero at the machine's start.
+    pub overlay: Option<Fd>,
+    /// A memfd for what was written since the last checkpoint; all zero at the machine's start. It outlives the process. None: writes go to their
+    /// place at once, and a killed process can't be restarted.
+    pub journal: Option<Fd>,
+}
+
+impl DiskStart {
+    /// All descriptors; true: it is written to.
+    pub fn files(&self) -> Vec<(Fd, bool)> {
+        let image = |(i, image): (usize, &DiskImage)| (image.fd, i == 0 && self.mode == DiskMode::Writable);
+        let images = self.images.iter().enumerate().map(image);
+        images.chain([self.overlay, self.journal].into_iter().flatten().map(|fd| (fd, true))).collect()
+    }
+}
+
+/// One file of a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskImage {
+    /// The open file.
+    pub fd: Fd,
+    /// What messages call it.
+    pub name: String,
+    /// Its format.
+    pub format: DiskFormat,
+}
+
+/// What may be done with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskMode {
+    /// Writes go to the image.
+    Writable,
+    /// No writes.
+    ReadOnly,
+    /// Writes go to memory; the image stays as it is.
+    Snapshot,
 }
 
 /// The start of log-daemon.

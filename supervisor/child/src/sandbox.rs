@@ -3,7 +3,7 @@
 //! | | from [`Stage::Attached`] on | from [`Stage::Loaded`] on |
 //! |---|---|---|
 //! | when | the segments are mapped; no foreign code has run yet | the plugin is loaded |
-//! | files | cpu-proc: none. device-proc: reading, for the loader. log-daemon: its recording's directory | device-proc: none |
+//! | files | cpu-proc: none. device-proc: reading, for the loader; its disk's, by offset. log-daemon: its recording's directory | device-proc: its disk's, by offset; holes in those it writes |
 //! | memory | nothing shared can be mapped; new executable pages only for the loader, never writable ones | no new executable pages, no page becomes writable |
 //! | processes | no fork, exec, ptrace, signals to others; threads only in cpu-proc and log-daemon | no threads |
 //! | always denied | sockets, truncating, allocating file space, punching holes into shared memory (`MADV_REMOVE`), taking other processes' memory or descriptors |
@@ -29,7 +29,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::control::{FromChild, Mode, Start};
+use crate::control::{DiskStart, Fd, FromChild, Mode, Start};
 use crate::socket::CONTROL_FD;
 use crate::syscalls::Syscall;
 
@@ -70,6 +70,8 @@ pub struct Policy {
     pub address_space: u64,
     /// The most descriptors.
     pub descriptors: u64,
+    /// Descriptors of a disk's files that may be read by offset; true: written too.
+    pub disk: Vec<(Fd, bool)>,
 }
 
 impl Policy {
@@ -86,12 +88,19 @@ impl Policy {
                     + 2 * s.machine.memory.size
                     + channels(s.channels.len(), 4 * u64::from(s.machine.limits.arena)),
                 descriptors: 64 + 2 * s.channels.len() as u64,
+                disk: Vec::new(),
             },
-            Start::Device(_) => Self { role: Role::Device, address_space: 4 * GIB, descriptors: 64 },
+            Start::Device(s) => Self {
+                role: Role::Device,
+                address_space: 4 * GIB,
+                descriptors: 64,
+                disk: s.disk.as_ref().map(DiskStart::files).unwrap_or_default(),
+            },
             Start::Log(s) => Self {
                 role: Role::Log { dir: s.dir_path.clone(), write: s.common.mode == Mode::Record },
                 address_space: 16 * GIB,
                 descriptors: 64 + 2 * s.channels.len() as u64,
+                disk: Vec::new(),
             },
         }
     }
@@ -124,7 +133,7 @@ pub fn enter(stage: Stage, policy: &Policy) -> Result<(), SandboxError> {
     nix::sys::prctl::set_no_new_privs().map_err(failed("no_new_privs"))?;
     restrict_files(stage, &policy.role).map_err(failed("landlock"))?;
     install(&without_clone3()?)?;
-    install(&filter(stage, &policy.role)?)
+    install(&filter(stage, policy)?)
 }
 
 fn install(program: &BpfProgram) -> Result<(), SandboxError> {
@@ -287,8 +296,9 @@ const PROT_WRITE: u64 = libc::PROT_WRITE as u64;
 /// The bits of mmap's flags that say shared or private.
 const MAP_TYPE: u64 = 0xf;
 
-fn filter(stage: Stage, role: &Role) -> Result<BpfProgram, SandboxError> {
+fn filter(stage: Stage, policy: &Policy) -> Result<BpfProgram, SandboxError> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
+    let role = &policy.role;
     let mut rules: Rules = PLAIN.iter().chain(PLAIN_OLD).map(|&n| (n, Vec::new())).collect();
     let private = || arg(3, MaskedEq(MAP_TYPE), libc::MAP_PRIVATE as u64);
     let own = u64::from(std::process::id());
@@ -322,6 +332,7 @@ fn filter(stage: Stage, role: &Role) -> Result<BpfProgram, SandboxError> {
         }
     }
     add_files(&mut rules, early, role);
+    add_disk(&mut rules, &policy.disk);
     if early && *role == Role::Device {
         let executable = arg(2, MaskedEq(PROT_EXEC | PROT_WRITE), PROT_EXEC);
         rules.get_mut(&libc::SYS_mmap).expect("set above").push(all(vec![executable, private()]));
@@ -350,6 +361,26 @@ fn add_files(rules: &mut Rules, early: bool, role: &Role) {
             }
         }
         _ => {}
+    }
+}
+
+/// A disk's files by offset. A range that a guest gives back becomes a hole, so that it reads as zeros; the file's size stays.
+fn add_disk(rules: &mut Rules, files: &[(Fd, bool)]) {
+    use SeccompCmpOp::Eq;
+    let hole = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64;
+    let is = |fd: Fd| arg(0, Eq, fd as u64);
+    let mut add = |call: Syscall, conditions: Vec<SeccompCondition>| match rules.get(&call) {
+        // Allowed for every file already.
+        Some(all) if all.is_empty() => {}
+        _ => rules.entry(call).or_default().push(all(conditions)),
+    };
+    for &(fd, write) in files {
+        add(libc::SYS_pread64, vec![is(fd)]);
+        if write {
+            add(libc::SYS_pwrite64, vec![is(fd)]);
+            add(libc::SYS_fdatasync, vec![is(fd)]);
+            add(libc::SYS_fallocate, vec![is(fd), arg(1, Eq, hole)]);
+        }
     }
 }
 

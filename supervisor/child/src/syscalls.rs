@@ -19,7 +19,7 @@ macro_rules! paste_sys {
 const NAMES: &[(Syscall, &str)] = names! {
     SYS_accept4 SYS_bind SYS_bpf SYS_brk SYS_chdir SYS_chroot SYS_clone SYS_clone3 SYS_close SYS_close_range SYS_connect
     SYS_copy_file_range SYS_dup SYS_dup3 SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_eventfd2 SYS_execve SYS_execveat
-    SYS_faccessat SYS_faccessat2 SYS_fallocate SYS_fchmod SYS_fchmodat SYS_fchownat SYS_fcntl SYS_flock SYS_fstat SYS_fsync SYS_ftruncate
+    SYS_faccessat SYS_faccessat2 SYS_fallocate SYS_fchmod SYS_fchmodat SYS_fchownat SYS_fcntl SYS_fdatasync SYS_flock SYS_fstat SYS_fsync SYS_ftruncate
     SYS_getcwd SYS_getdents64 SYS_getrandom SYS_getsockopt SYS_io_uring_enter SYS_io_uring_setup SYS_ioctl SYS_ioprio_set SYS_keyctl
     SYS_kill SYS_linkat SYS_listen SYS_lseek SYS_madvise SYS_membarrier SYS_memfd_create SYS_mkdirat SYS_mlock SYS_mmap SYS_mount
     SYS_mprotect SYS_mremap SYS_msync SYS_munmap SYS_openat SYS_openat2 SYS_perf_event_open SYS_personality SYS_pidfd_getfd SYS_pidfd_open

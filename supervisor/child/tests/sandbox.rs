@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use reprise_child::{CONTROL_FD, Peer, pair, syscall_name};
 
 const TRY: &str = "REPRISE_TEST_TRY";
 const DIR: &str = "REPRISE_TEST_DIR";
+const HOLE: usize = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as usize;
 
 /// What a try came to.
 #[derive(Debug, PartialEq)]
@@ -29,16 +31,20 @@ enum Came {
     Otherwise(String),
 }
 
-fn policy(role: &str) -> Policy {
+fn policy(role: &str, fds: &Prepared) -> Policy {
     let dir = std::env::var(DIR).unwrap_or_else(|_| "/nonexistent".into());
+    let disk = match role {
+        "disk" | "read-disk" => vec![(fds.file.as_raw_fd(), role == "disk")],
+        _ => Vec::new(),
+    };
     let role = match role {
         "cpu" => Role::Cpu,
-        "device" => Role::Device,
+        "device" | "disk" | "read-disk" => Role::Device,
         "log" => Role::Log { dir, write: true },
         "read-log" => Role::Log { dir, write: false },
         other => panic!("no role {other}"),
     };
-    Policy { role, address_space: 8 << 30, descriptors: 64 }
+    Policy { role, address_space: 8 << 30, descriptors: 64, disk }
 }
 
 /// Starts a child that enters stage `Attached` (and `Loaded`, if the try's name ends in `!`) and then makes the try.
@@ -80,7 +86,7 @@ fn inside() {
     let (role, what) = job.split_once(' ').unwrap();
     let (what, both) = what.strip_suffix('!').map_or((what, false), |w| (w, true));
     let fds = Prepared::new();
-    let policy = policy(role);
+    let policy = policy(role, &fds);
     enter(Stage::Attached, &policy).unwrap();
     if both {
         enter(Stage::Loaded, &policy).unwrap();
@@ -99,12 +105,16 @@ fn inside() {
 /// What a child has open when it enters its sandbox.
 struct Prepared {
     file: File,
+    other: File,
     socket: std::os::unix::net::UnixDatagram,
 }
 
 impl Prepared {
     fn new() -> Self {
-        Self { file: tempfile::tempfile().unwrap(), socket: std::os::unix::net::UnixDatagram::unbound().unwrap() }
+        let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        files.iter().for_each(|file| file.write_all_at(b"text", 0).unwrap());
+        let [file, other] = files;
+        Self { file, other, socket: std::os::unix::net::UnixDatagram::unbound().unwrap() }
     }
 }
 
@@ -165,6 +175,12 @@ fn make(what: &str, fds: &Prepared) -> std::io::Result<()> {
         "exec" => call(libc::SYS_execve, c"/bin/true".as_ptr() as usize, 0, 0, 0),
         "truncate" => fds.file.set_len(0),
         "allocate" => call(libc::SYS_fallocate, file as usize, 0, 0, 4096),
+        "hole" => call(libc::SYS_fallocate, file as usize, HOLE, 0, 4096),
+        "read-at" => fds.file.read_exact_at(&mut [0; 2], 0),
+        "write-at" => fds.file.write_all_at(b"xy", 0),
+        "sync" => fds.file.sync_data(),
+        "read-other" => fds.other.read_exact_at(&mut [0; 2], 0),
+        "write-other" => fds.other.write_all_at(b"xy", 0),
         "memfd" => call(libc::SYS_memfd_create, c"x".as_ptr() as usize, 0, 0, 0),
         "raise-limits" => {
             nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 64, 64).map_err(Into::into)
@@ -291,6 +307,26 @@ fn files_are_for_those_who_need_them() {
         allowed("read-log", &format!("read-in-dir{stage}"));
         forbidden("read-log", &format!("write-in-dir{stage}"), &["openat"]);
     }
+}
+
+#[test]
+fn a_disk_is_reached_by_offset_and_nothing_else_is() {
+    for what in ["read-at!", "write-at!", "sync!", "hole!"] {
+        allowed("disk", what);
+    }
+    allowed("read-disk", "read-at!");
+    for (what, syscall) in [("write-at!", "pwrite64"), ("sync!", "fdatasync"), ("hole!", "fallocate")] {
+        forbidden("read-disk", what, &[syscall]);
+        forbidden("device", what, &[syscall]);
+    }
+    forbidden("device", "read-at!", &["pread64"]);
+    forbidden("disk", "read-other!", &["pread64"]);
+    forbidden("disk", "write-other!", &["pwrite64"]);
+    forbidden("disk", "allocate!", &["fallocate"]);
+    forbidden("disk", "truncate!", &["ftruncate"]);
+    // The loader reads files too.
+    allowed("disk", "read-other");
+    forbidden("disk", "write-other", &["pwrite64"]);
 }
 
 #[test]

@@ -21,8 +21,8 @@ mod resolve;
 mod source;
 
 pub use machine::{
-    Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Dma, Gic, ImageBoot, Limits, Line,
-    LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
+    Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Disk, DiskFormat, Dma, Gic, ImageBoot,
+    Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
 };
 pub use resolve::{Overrides, Resolved, Spans, parse_size, resolve};
 pub use source::{ConfigError, Source};

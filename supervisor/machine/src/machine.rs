@@ -253,6 +253,33 @@ pub struct Device {
     pub backend: Backend,
     /// Which guest memory it may read and write by message.
     pub dma: Dma,
+    /// The disk that lies in it; none is an empty slot, or a device that takes none.
+    #[serde(default)]
+    pub disk: Option<Disk>,
+}
+
+/// A disk: an image file of the host, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The image.
+    pub file: PathBuf,
+    /// Its format; none = found out.
+    pub format: Option<DiskFormat>,
+    /// What the guest writes goes to memory and is gone at the end; the image stays as it is.
+    pub snapshot: bool,
+    /// The guest can't write.
+    pub readonly: bool,
+}
+
+/// How an image file holds a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    /// Byte for byte.
+    Raw,
+    /// QEMU's copy-on-write format, versions 2 and 3.
+    Qcow2,
 }
 
 /// Where an output pin leads.

@@ -470,6 +470,7 @@ impl<'a> Reader<'a> {
             lines,
             backend: self.opt(Place::DeviceBackend(i), file.backend, Backend::None)?,
             dma: self.opt(Place::DeviceBackend(i), file.dma, Dma::None)?,
+            disk: None,
         };
         if file.config.is_none() {
             let at = self.at[&Place::DeviceName(i)];

@@ -1,0 +1,190 @@
+//! What tests and fuzz targets share: images made by hand, from the specification, and files in memory.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use reprise_child::control::DiskMode;
+use reprise_machine::DiskFormat;
+
+use crate::base::BLOCK;
+use crate::disk::DiskFiles;
+use crate::file::DiskFile;
+
+/// A memfd with these bytes.
+pub fn memfd(bytes: &[u8]) -> File {
+    let mut file = File::from(memfd_create("reprise-disk-test", MFdFlags::MFD_CLOEXEC).expect("memfd_create"));
+    file.write_all(bytes).expect("a memfd takes that");
+    file
+}
+
+/// A memfd of so many zeros.
+pub fn zeros(len: u64) -> File {
+    let file = memfd(&[]);
+    file.set_len(len).expect("a memfd takes that");
+    file
+}
+
+/// Another descriptor of the file.
+pub fn again(file: &File) -> OwnedFd {
+    file.try_clone().expect("dup").into()
+}
+
+/// The files of a disk for a test.
+#[derive(Debug)]
+pub struct Rig {
+    /// The image and what it is based on.
+    pub images: Vec<(File, DiskFormat)>,
+    /// How it is used.
+    pub mode: DiskMode,
+    /// The overlay, if the mode is `Snapshot`.
+    pub overlay: Option<File>,
+}
+
+impl Rig {
+    /// Files for a disk of `size` bytes.
+    pub fn new(images: Vec<(File, DiskFormat)>, size: u64, mode: DiskMode) -> Self {
+        let overlay = (mode == DiskMode::Snapshot).then(|| zeros(size.next_multiple_of(BLOCK)));
+        Self { images, mode, overlay }
+    }
+
+    /// The files, as a new process gets them.
+    pub fn files(&self) -> DiskFiles {
+        let image = |(i, (file, format)): (usize, &(File, DiskFormat))| {
+            (DiskFile::new(again(file), format!("test{i}")), *format)
+        };
+        DiskFiles {
+            name: "test".into(),
+            images: self.images.iter().enumerate().map(image).collect(),
+            mode: self.mode,
+            overlay: self.overlay.as_ref().map(|f| DiskFile::new(again(f), "overlay")),
+        }
+    }
+}
+
+/// How a cluster of a [`Qcow2Builder`]'s image is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cluster {
+    /// Not at all: it is zero, or what the backing file says.
+    Absent,
+    /// As it is.
+    Plain,
+    /// As zeros, by a flag (version 3).
+    Zero,
+    /// Compressed (deflate, in stored blocks).
+    Compressed,
+}
+
+/// Makes qcow2 images, by the specification.
+#[derive(Clone, Debug)]
+pub struct Qcow2Builder {
+    /// 2 or 3.
+    pub version: u32,
+    /// Clusters have 2 to the power of that many bytes.
+    pub cluster_bits: u32,
+    /// Name and format of the backing file.
+    pub backing: Option<(String, Option<&'static str>)>,
+}
+
+impl Qcow2Builder {
+    /// An image of a disk with these contents, each cluster held as `how` says. Refcounts are 16 bits wide.
+    pub fn build(&self, disk: &[u8], how: impl Fn(usize) -> Cluster) -> Vec<u8> {
+        let cluster = 1usize << self.cluster_bits;
+        let per_l2 = cluster / 8;
+        let clusters = disk.len().div_ceil(cluster);
+        let l2_count = clusters.div_ceil(per_l2);
+        let l1_clusters = (l2_count * 8).div_ceil(cluster);
+        // Header, refcount table, refcount blocks, L1, L2 tables, data.
+        let most = 2 + l1_clusters + l2_count + 2 * clusters + 64;
+        let blocks = most.div_ceil(cluster / 2) + 1;
+        let (l1_at, l2_at) = (2 + blocks, 2 + blocks + l1_clusters);
+        let mut file = vec![0; (l2_at + l2_count) * cluster];
+        for (i, contents) in disk.chunks(cluster).enumerate() {
+            let entry = self.add_cluster(&mut file, contents, how(i));
+            put64(&mut file, (l2_at + i / per_l2) * cluster + i % per_l2 * 8, entry);
+        }
+        file.resize(file.len().next_multiple_of(cluster), 0);
+        for i in 0..l2_count {
+            put64(&mut file, l1_at * cluster + i * 8, ((l2_at + i) * cluster) as u64 | 1 << 63);
+        }
+        for i in 0..blocks {
+            put64(&mut file, cluster + i * 8, ((2 + i) * cluster) as u64);
+        }
+        for i in 0..file.len() / cluster {
+            file[2 * cluster + i * 2 + 1] = 1;
+        }
+        self.header(&mut file, disk.len() as u64, l2_count as u32, (l1_at * cluster) as u64);
+        file
+    }
+
+    fn add_cluster(&self, file: &mut Vec<u8>, contents: &[u8], how: Cluster) -> u64 {
+        let cluster = 1usize << self.cluster_bits;
+        match how {
+            Cluster::Absent => 0,
+            Cluster::Zero => 1,
+            Cluster::Plain => {
+                let at = file.len().next_multiple_of(cluster);
+                file.resize(at, 0);
+                file.extend_from_slice(contents);
+                file.resize(at + cluster, 0);
+                at as u64 | 1 << 63
+            }
+            Cluster::Compressed => {
+                // One to a cluster, so that each is referred to once.
+                let at = file.len().next_multiple_of(cluster);
+                file.resize(at, 0);
+                let mut whole = contents.to_vec();
+                whole.resize(cluster, 0);
+                for (i, piece) in whole.chunks(0xffff).enumerate() {
+                    let last = (i + 1) * 0xffff >= whole.len();
+                    let len = piece.len() as u16;
+                    file.push(last.into());
+                    file.extend_from_slice(&len.to_le_bytes());
+                    file.extend_from_slice(&(!len).to_le_bytes());
+                    file.extend_from_slice(piece);
+                }
+                let sectors = (file.len() - 1) / 512 - at / 512;
+                1 << 62 | (sectors as u64) << (62 - (self.cluster_bits - 8)) | at as u64
+            }
+        }
+    }
+
+    fn header(&self, file: &mut [u8], size: u64, l1_entries: u32, l1_at: u64) {
+        let cluster = 1u64 << self.cluster_bits;
+        file[..4].copy_from_slice(b"QFI\xfb");
+        put32(file, 4, self.version);
+        put32(file, 20, self.cluster_bits);
+        put64(file, 24, size);
+        put32(file, 36, l1_entries);
+        put64(file, 40, l1_at);
+        put64(file, 48, cluster);
+        put32(file, 56, 1);
+        let mut at = 72;
+        if self.version >= 3 {
+            put32(file, 96, 4);
+            put32(file, 100, 104);
+            at = 104;
+        }
+        if let Some((name, format)) = &self.backing {
+            if let (Some(format), 3..) = (format, self.version) {
+                put32(file, at, 0xe279_2aca);
+                put32(file, at + 4, format.len() as u32);
+                file[at + 8..at + 8 + format.len()].copy_from_slice(format.as_bytes());
+                at += 8 + format.len().next_multiple_of(8);
+            }
+            at += 8;
+            put64(file, 8, at as u64);
+            put32(file, 16, name.len() as u32);
+            file[at..at + name.len()].copy_from_slice(name.as_bytes());
+        }
+    }
+}
+
+fn put32(file: &mut [u8], at: usize, value: u32) {
+    file[at..at + 4].copy_from_slice(&value.to_be_bytes());
+}
+
+fn put64(file: &mut [u8], at: usize, value: u64) {
+    file[at..at + 8].copy_from_slice(&value.to_be_bytes());
+}
