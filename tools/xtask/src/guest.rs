@@ -39,7 +39,7 @@ const APPLETS: &str = "sh ash cat ls cp mv rm mkdir mount umount echo dmesg unam
     stty printf env expr touch chmod df du id clear yes devmem setsid cttyhack hwclock nproc";
 
 /// Kernel modules that go along, with what they depend on.
-const MODULES: &[&str] = &["sp805_wdt"];
+const MODULES: &[&str] = &["sp805_wdt", "ambakmi", "psmouse", "evdev", "i2c-versatile", "i2c-dev", "sii902x"];
 
 /// Part of the cache key: raise it when the layout of the initramfs changes.
 const LAYOUT: &str = "1";
