@@ -17,14 +17,16 @@ pub(crate) struct Base {
     pub(crate) changed: Words,
     /// `snapshot=on`: the blocks that changed, at their places.
     overlay: Option<DiskFile>,
+    /// Writes go to the image.
+    writable: bool,
     /// The image has what is not durable yet.
     dirty: bool,
     scratch: Box<[u8]>,
 }
 
 impl Base {
-    pub(crate) fn new(image: Image, overlay: Option<DiskFile>, changed: Words) -> Self {
-        Self { image, changed, overlay, dirty: false, scratch: vec![0; BLOCK as usize].into() }
+    pub(crate) fn new(image: Image, writable: bool, overlay: Option<DiskFile>, changed: Words) -> Self {
+        Self { image, changed, overlay, writable, dirty: false, scratch: vec![0; BLOCK as usize].into() }
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -106,12 +108,18 @@ impl Base {
 
     /// Hands everything to the host's kernel: the process may die from here on.
     pub(crate) fn settle(&mut self) -> Result<(), StorageError> {
-        if self.overlay.is_some() { Ok(()) } else { self.image.settle() }
+        if self.writable { self.image.settle() } else { Ok(()) }
+    }
+
+    /// Makes everything durable, whoever wrote it.
+    pub(crate) fn sync_all(&mut self) -> Result<(), StorageError> {
+        self.dirty = self.writable;
+        self.sync()
     }
 
     /// Makes everything durable that should be.
     pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
-        if self.overlay.is_none() && self.dirty {
+        if self.writable && self.dirty {
             self.image.sync()?;
         }
         self.dirty = false;

@@ -10,6 +10,7 @@ use crate::bits;
 use crate::error::StorageError;
 use crate::file::DiskFile;
 use crate::image::Image;
+use crate::journal::{Journal, Memory};
 use crate::memory::Words;
 
 /// The open files of a disk, before anything in them is looked at.
@@ -19,6 +20,7 @@ pub struct DiskFiles {
     pub(crate) images: Vec<(DiskFile, DiskFormat)>,
     pub(crate) mode: DiskMode,
     pub(crate) overlay: Option<DiskFile>,
+    pub(crate) journal: Option<Memory>,
 }
 
 impl DiskFiles {
@@ -35,13 +37,17 @@ impl DiskFiles {
         };
         let images: Vec<_> = start.images.iter().map(|i| (DiskFile::new(own(i.fd), &i.name), i.format)).collect();
         let overlay = start.overlay.map(|fd| DiskFile::new(own(fd), format!("{} (overlay)", start.name)));
+        let journal = start.journal.map(|j| {
+            let file = DiskFile::new(own(j.fd), format!("{} (journal)", start.name));
+            Memory::map(&file, j.slots)
+        });
         if images.is_empty() || images[..images.len() - 1].iter().any(|(_, format)| *format == DiskFormat::Raw) {
             return Err(wrong("names no images that fit together"));
         }
         if overlay.is_some() != (start.mode == DiskMode::Snapshot) {
             return Err(wrong("has no overlay where one is wanted"));
         }
-        Ok(Self { name: start.name.clone(), images, mode: start.mode, overlay })
+        Ok(Self { name: start.name.clone(), images, mode: start.mode, overlay, journal: journal.transpose()? })
     }
 }
 
@@ -65,19 +71,67 @@ pub struct Disk {
     mode: DiskMode,
     size: u64,
     base: Base,
+    journal: Option<Journal>,
+    /// With a journal: the blocks that changed, what it holds included.
+    changed: Vec<u64>,
 }
 
 impl Disk {
     /// Opens a disk at the machine's start.
     ///
     /// # Errors
-    /// An image is not what it should be, or can't be read.
+    /// An image is not what it should be, or can't be read; or the journal is not empty.
     pub fn open(files: DiskFiles) -> Result<Self, StorageError> {
-        let image = Image::open(files.images, files.mode == DiskMode::Writable)?;
+        Self::start(files, Journal::create)
+    }
+
+    /// Opens a disk whose process has died, as it was when the checkpoint `generation` was taken; 0 is the machine's start. What belongs to
+    /// that checkpoint is folded into the image, what came later is forgotten. May be repeated if it fails, or if the process dies in it.
+    ///
+    /// # Errors
+    /// As for [`Disk::open`]; or the journal is damaged, or the host fails.
+    pub fn recover(files: DiskFiles, generation: u64) -> Result<Self, StorageError> {
+        let recover = |name: &str, memory, size| Journal::recover(name, memory, size, generation);
+        let mut disk = Self::start(files, recover)?;
+        if let Some(journal) = &mut disk.journal {
+            journal.release(&mut disk.base, generation)?;
+            // Nobody knows how much of what the dead process has written is durable.
+            disk.base.sync_all()?;
+            let words = disk.changed.len();
+            disk.changed.copy_from_slice(&disk.base.changed[..words]);
+        }
+        Ok(disk)
+    }
+
+    fn start(
+        files: DiskFiles,
+        journal: impl FnOnce(&str, Memory, u64) -> Result<Journal, StorageError>,
+    ) -> Result<Self, StorageError> {
+        let writable = files.mode == DiskMode::Writable;
+        let image = Image::open(files.images, writable)?;
         let size = image.size();
-        let changed = Words::Own(vec![0; bits::words(size.div_ceil(BLOCK))]);
-        let base = Base::new(image, files.overlay, changed);
-        Ok(Self { name: files.name, mode: files.mode, size, base })
+        let words = bits::words(size.div_ceil(BLOCK));
+        let mut disk = Self {
+            name: files.name,
+            mode: files.mode,
+            size,
+            base: Base::new(image, writable, files.overlay, Words::Own(Vec::new())),
+            journal: None,
+            changed: Vec::new(),
+        };
+        match files.journal {
+            None => disk.base.changed = Words::Own(vec![0; words]),
+            Some(mut memory) => {
+                let Some(shared) = memory.changed.take().filter(|m| m.words() >= words) else {
+                    let what = "it is too small for the disk".into();
+                    return Err(StorageError::Journal { name: disk.name, what });
+                };
+                disk.base.changed = Words::Shared(shared);
+                disk.journal = Some(journal(&disk.name, memory, size)?);
+                disk.changed = vec![0; words];
+            }
+        }
+        Ok(disk)
     }
 
     /// Its size in bytes, a multiple of 512; never 0. A raw image's tail is padded with zeros.
@@ -111,7 +165,10 @@ impl Disk {
     /// The range is not on the disk, or the host fails.
     pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
         self.check(offset, buf.len() as u64)?;
-        self.base.read(buf, offset)
+        match &self.journal {
+            None => self.base.read(buf, offset),
+            Some(journal) => journal.read(&mut self.base, buf, offset),
+        }
     }
 
     /// Writes.
@@ -123,7 +180,19 @@ impl Disk {
         if data.is_empty() {
             return Ok(());
         }
-        self.base.write(data, offset)
+        match &mut self.journal {
+            None => self.base.write(data, offset)?,
+            Some(journal) => journal.write(&mut self.base, offset, data)?,
+        }
+        self.mark(offset, data.len() as u64);
+        Ok(())
+    }
+
+    fn mark(&mut self, offset: u64, len: u64) {
+        if self.journal.is_some() {
+            let first = offset / BLOCK;
+            bits::set(&mut self.changed, first, (offset + len).div_ceil(BLOCK) - first);
+        }
     }
 
     /// Gives a range back: it reads as zeros from then on.
@@ -135,16 +204,76 @@ impl Disk {
         if len == 0 {
             return Ok(());
         }
-        self.base.zero(offset, len)
+        match &mut self.journal {
+            None => self.base.zero(offset, len)?,
+            Some(journal) => journal.discard(&mut self.base, offset, len)?,
+        }
+        self.mark(offset, len);
+        Ok(())
     }
 
-    /// Makes what was written durable, as far as it lives longer than the machine.
+    /// The guest wants what it has written to be durable.
     ///
     /// # Errors
     /// The host fails.
     pub fn flush(&mut self) -> Result<Flush, StorageError> {
+        if self.mode != DiskMode::Writable {
+            return Ok(Flush::Done);
+        }
+        if self.journal.as_mut().is_some_and(Journal::flush) {
+            return Ok(Flush::NeedsCheckpoint);
+        }
         self.base.sync()?;
         Ok(Flush::Done)
+    }
+
+    /// A checkpoint should be taken soon: a guest waits for durable data, or the journal fills up.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::wants_checkpoint)
+    }
+
+    /// How many blocks of 4 KiB can be written before the journal is full; a discard counts as three. The owner gives the device no request that
+    /// may need more, but takes a checkpoint and waits until it can be released.
+    pub fn room(&self) -> u64 {
+        self.journal.as_ref().map_or(u64::MAX, Journal::room)
+    }
+
+    /// The device's state is being saved under this number, greater than all before: what was written up to now belongs to it. The state must be
+    /// taken at the same point between two steps.
+    ///
+    /// # Errors
+    /// The number does not rise, or too many checkpoints wait for their release.
+    pub fn checkpoint(&mut self, generation: u64) -> Result<(), StorageError> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.seal(generation))
+    }
+
+    /// The saved state of this number, and so every one before, is where it outlives the process: from now on no older one is asked for. What belongs
+    /// to them goes to its place. May be repeated if it fails.
+    ///
+    /// # Errors
+    /// The host fails.
+    pub fn release(&mut self, generation: u64) -> Result<(), StorageError> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.release(&mut self.base, generation))
+    }
+
+    /// The machine has ended: everything goes to its place and becomes durable. May be repeated if it fails. After this has begun, the only state
+    /// that [`Disk::recover`] can go back to is that of the last write.
+    ///
+    /// # Errors
+    /// The host fails.
+    pub fn finish(&mut self) -> Result<(), StorageError> {
+        if self.mode != DiskMode::Writable {
+            return Ok(());
+        }
+        if let Some(journal) = self.journal.as_mut().filter(|j| !j.is_empty()) {
+            if journal.has_open() {
+                // Those that wait for their release make room for one more.
+                journal.release(&mut self.base, u64::MAX)?;
+                journal.seal(journal.generation() + 1)?;
+            }
+            journal.release(&mut self.base, u64::MAX)?;
+        }
+        self.base.sync()
     }
 
     /// All of the range is still as in the image at the machine's start: none of its 4 KiB blocks was written or discarded since. A function of
@@ -154,6 +283,7 @@ impl Disk {
             return false;
         }
         let first = offset / BLOCK;
-        len == 0 || bits::none(&self.base.changed, first, (offset + len).div_ceil(BLOCK) - first)
+        let changed: &[u64] = if self.journal.is_some() { &self.changed } else { &self.base.changed };
+        len == 0 || bits::none(changed, first, (offset + len).div_ceil(BLOCK) - first)
     }
 }

@@ -4,8 +4,6 @@
 //! written since, so a disk is part of the device's deterministic state. Nothing here opens a file: the supervisor has done that, and the process that
 //! runs this may not.
 
-#![allow(dead_code, reason = "the journal, which comes next, uses more of it")]
-
 mod base;
 mod bits;
 mod crash;
@@ -14,13 +12,17 @@ mod error;
 mod file;
 mod format;
 mod image;
+mod journal;
 mod memory;
 mod qcow2;
 #[doc(hidden)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use base::BLOCK;
 pub use disk::{Disk, DiskFiles, Flush};
 pub use error::{Action, StorageError};
 pub use file::DiskFile;
 pub use format::{Backing, MAX_DISK, Qcow2Info, SECTOR, detect, qcow2_info};
+pub use journal::{DEFAULT_SLOTS, SLOTS, journal_size};

@@ -50,6 +50,11 @@ impl Shared {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn words(&self) -> usize {
+        self.words
+    }
+
     /// As bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping is that long, and lives as long as `self`; nobody else writes to it.

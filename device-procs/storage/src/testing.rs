@@ -11,6 +11,7 @@ use reprise_machine::DiskFormat;
 use crate::base::BLOCK;
 use crate::disk::DiskFiles;
 use crate::file::DiskFile;
+use crate::journal::{Memory, journal_size};
 
 /// A memfd with these bytes.
 pub fn memfd(bytes: &[u8]) -> File {
@@ -40,13 +41,22 @@ pub struct Rig {
     pub mode: DiskMode,
     /// The overlay, if the mode is `Snapshot`.
     pub overlay: Option<File>,
+    /// The journal and its slots.
+    pub journal: Option<(File, u32)>,
 }
 
 impl Rig {
     /// Files for a disk of `size` bytes.
     pub fn new(images: Vec<(File, DiskFormat)>, size: u64, mode: DiskMode) -> Self {
         let overlay = (mode == DiskMode::Snapshot).then(|| zeros(size.next_multiple_of(BLOCK)));
-        Self { images, mode, overlay }
+        Self { images, mode, overlay, journal: None }
+    }
+
+    /// The same with a journal.
+    #[must_use]
+    pub fn with_journal(mut self, size: u64, slots: u32) -> Self {
+        self.journal = Some((zeros(journal_size(size, slots)), slots));
+        self
     }
 
     /// The files, as a new process gets them.
@@ -59,6 +69,10 @@ impl Rig {
             images: self.images.iter().enumerate().map(image).collect(),
             mode: self.mode,
             overlay: self.overlay.as_ref().map(|f| DiskFile::new(again(f), "overlay")),
+            journal: self.journal.as_ref().map(|(file, slots)| {
+                Memory::map(&DiskFile::new(again(file), "journal"), *slots)
+                    .expect("the journal is as long as it should be")
+            }),
         }
     }
 }
@@ -187,4 +201,69 @@ fn put32(file: &mut [u8], at: usize, value: u32) {
 
 fn put64(file: &mut [u8], at: usize, value: u64) {
     file[at..at + 8].copy_from_slice(&value.to_be_bytes());
+}
+
+fn get64(file: &[u8], at: usize) -> u64 {
+    file.get(at..at + 8).map_or(0, |b| u64::from_be_bytes(b.try_into().expect("eight bytes")))
+}
+
+/// Looks at a qcow2 image with refcounts of 16 bits as a repair program does: each cluster that is used is counted, and no two uses share one.
+/// Clusters that are counted but not used are only wasted.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_qcow2(file: &[u8]) -> Result<(), String> {
+    let bits = u32::from_be_bytes(file[20..24].try_into().expect("four bytes"));
+    let l1_entries = u32::from_be_bytes(file[36..40].try_into().expect("four bytes")) as usize;
+    let reftable_clusters = u32::from_be_bytes(file[56..60].try_into().expect("four bytes")) as usize;
+    let cluster = 1usize << bits;
+    let (l1_at, reftable_at) = (get64(file, 40) as usize, get64(file, 48) as usize);
+    let mut used = std::collections::BTreeMap::new();
+    let mut at = |offset: u64, what: String| match used.insert(offset >> bits, what.clone()) {
+        None => Ok(()),
+        Some(other) => Err(format!("cluster at {offset:#x} is {other} and {what}")),
+    };
+    at(0, "the header".into())?;
+    for i in 0..(l1_entries * 8).div_ceil(cluster) {
+        at((l1_at + i * cluster) as u64, format!("L1 {i}"))?;
+    }
+    let mut blocks = Vec::new();
+    for i in 0..reftable_clusters * cluster / 8 {
+        if i % (cluster / 8) == 0 {
+            at((reftable_at + i * 8) as u64, format!("refcount table {i}"))?;
+        }
+        let block = get64(file, reftable_at + i * 8);
+        blocks.push(block);
+        if block != 0 {
+            at(block, format!("refcount block {i}"))?;
+        }
+    }
+    for i in 0..l1_entries {
+        let l2 = get64(file, l1_at + i * 8) & 0x00ff_ffff_ffff_fe00;
+        if l2 == 0 {
+            continue;
+        }
+        at(l2, format!("L2 {i}"))?;
+        for j in 0..cluster / 8 {
+            let entry = get64(file, l2 as usize + j * 8);
+            let host = entry & 0x00ff_ffff_ffff_fe00;
+            if entry >> 62 & 1 != 0 {
+                let width = 62 - (bits - 8);
+                let (start, more) = (entry & ((1 << width) - 1), entry >> width & ((1 << (bits - 8)) - 1));
+                for c in start >> bits..=((start & !511) + more * 512) >> bits {
+                    at(c << bits, format!("compressed {i}.{j}"))?;
+                }
+            } else if host != 0 {
+                at(host, format!("data {i}.{j}"))?;
+            }
+        }
+    }
+    for (number, what) in used {
+        let block = blocks.get(number as usize / (cluster / 2)).copied().unwrap_or(0);
+        let entry = block as usize + number as usize % (cluster / 2) * 2;
+        if block == 0 || file.get(entry..entry + 2).is_none_or(|b| b == [0, 0]) {
+            return Err(format!("{what} is not counted"));
+        }
+    }
+    Ok(())
 }

@@ -272,9 +272,18 @@ pub struct DiskStart {
     pub mode: DiskMode,
     /// Mode `Snapshot`: a memfd as long as the disk, rounded up to 4 KiB; all zero at the machine's start.
     pub overlay: Option<Fd>,
-    /// A memfd for what was written since the last checkpoint; all zero at the machine's start. It outlives the process. None: writes go to their
-    /// place at once, and a killed process can't be restarted.
-    pub journal: Option<Fd>,
+    /// For what was written since the last checkpoint. None: writes go to their place at once, and a killed process can't be restarted.
+    pub journal: Option<DiskJournal>,
+}
+
+/// A disk's journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskJournal {
+    /// A memfd as long as `reprise_storage::journal_size` says, sealed against changes of its size; all zero at the machine's start. It outlives the
+    /// process.
+    pub fd: Fd,
+    /// How many blocks of 4 KiB it holds.
+    pub slots: u32,
 }
 
 impl DiskStart {
@@ -282,7 +291,8 @@ impl DiskStart {
     pub fn files(&self) -> Vec<(Fd, bool)> {
         let image = |(i, image): (usize, &DiskImage)| (image.fd, i == 0 && self.mode == DiskMode::Writable);
         let images = self.images.iter().enumerate().map(image);
-        images.chain([self.overlay, self.journal].into_iter().flatten().map(|fd| (fd, true))).collect()
+        // The journal is mapped.
+        images.chain(self.overlay.map(|fd| (fd, true))).collect()
     }
 }
 
