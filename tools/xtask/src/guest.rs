@@ -38,8 +38,8 @@ const APPLETS: &str = "sh ash cat ls cp mv rm mkdir mount umount echo dmesg unam
     sleep sync poweroff reboot halt modprobe insmod lsmod ps kill true false test [ date time hexdump od seq free top vi less more find xargs \
     stty printf env expr touch chmod df du id clear yes devmem setsid cttyhack hwclock nproc";
 
-/// Kernel modules that go along, with what they depend on.
-const MODULES: &[&str] = &["sp805_wdt", "ambakmi", "psmouse", "evdev", "i2c-versatile", "i2c-dev", "sii902x"];
+/// Kernel modules that go along, with what they depend on; underscores, no dashes.
+const MODULES: &[&str] = &["sp805_wdt", "ambakmi", "psmouse", "evdev", "i2c_versatile", "at24"];
 
 /// Part of the cache key: raise it when the layout of the initramfs changes.
 const LAYOUT: &str = "1";
@@ -349,29 +349,38 @@ fn modules(kernel: &Path, release: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut wanted: Vec<String> = MODULES.iter().map(|m| (*m).to_owned()).collect();
     let mut seen = BTreeSet::new();
     let mut out = BTreeMap::new();
-    let mut deps = String::new();
+    // Each module's file, and the modules that it needs itself.
+    let mut needs: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
     while let Some(m) = wanted.pop() {
-        let Some(path) = index.get(&m) else { continue };
-        if !seen.insert(m) {
+        if !seen.insert(m.clone()) {
             continue;
         }
+        let path = index.get(&m).with_context(|| format!("the kernel package has no module {m}"))?;
         let data = fs::read(path)?;
         let inside = path.strip_prefix(&root)?.display().to_string();
-        let needs: Vec<String> = depends(&data);
-        let line: Vec<String> = needs
-            .iter()
-            .filter_map(|n| index.get(n))
-            .filter_map(|p| Some(p.strip_prefix(&root).ok()?.display().to_string()))
-            .collect();
-        deps.push_str(&format!("{inside}: {}\n", line.join(" ")));
+        wanted.extend(depends(&data));
+        needs.insert(m, (inside.clone(), depends(&data)));
         out.insert(format!("lib/modules/{release}/{inside}"), data);
-        wanted.extend(needs);
     }
+    let deps: String = needs.keys().map(|m| format!("{}: {}\n", needs[m].0, load_order(m, &needs).join(" "))).collect();
     out.insert(format!("lib/modules/{release}/modules.dep"), deps.into_bytes());
     for empty in ["modules.alias", "modules.symbols"] {
         out.insert(format!("lib/modules/{release}/{empty}"), Vec::new());
     }
     Ok(out)
+}
+
+/// The files of all modules that `module` needs, by whatever way: what modules.dep says. The last one is loaded first.
+fn load_order(module: &str, needs: &BTreeMap<String, (String, Vec<String>)>) -> Vec<String> {
+    let mut order: Vec<&String> = Vec::new();
+    let mut todo: Vec<&String> = needs[module].1.iter().collect();
+    while let Some(m) = todo.pop() {
+        // What is needed again is loaded earlier.
+        order.retain(|o| *o != m);
+        order.push(m);
+        todo.extend(&needs[m].1);
+    }
+    order.into_iter().map(|m| needs[m].0.clone()).collect()
 }
 
 /// The `depends=` entry of a module's `.modinfo` section.
