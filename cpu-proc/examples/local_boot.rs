@@ -16,6 +16,7 @@ use cpu_proc::board::Board;
 use cpu_proc::local::LocalPort;
 use cpu_proc::ram::Ram;
 use cpu_proc::runner::{Host, Mode, Policy, Runner};
+use reprise_arm::bus::GuestRam;
 use reprise_arm::cores::Cores;
 use reprise_arm::engine::Engine;
 use reprise_device::host::Plugin;
@@ -60,7 +61,7 @@ fn main() -> Result<()> {
         ram.view().write(*at, bytes).context("a boot image lies outside RAM")?;
     }
     let mut cores = assemble::cores(&machine, &boot.regs, &boot.secondary)?;
-    let mut board = board(&machine, &plugins)?;
+    let mut board = board(&machine, ram.view(), &plugins)?;
     board.reset_devices()?;
 
     let mut engine: Box<dyn Engine> = match options.get("--engine").map(String::as_str) {
@@ -175,7 +176,7 @@ impl<P> Host<P> for Quiet {
     }
 }
 
-fn board(machine: &reprise_machine::Machine, dir: &Path) -> Result<Board<LocalPort>> {
+fn board(machine: &reprise_machine::Machine, ram: &GuestRam, dir: &Path) -> Result<Board<LocalPort>> {
     let (mut attached, mut pins) = (Vec::new(), Vec::new());
     for d in &machine.devices {
         let file = dir.join(format!("libplugin_{}.so", d.plugin.replace('-', "_")));
@@ -188,5 +189,5 @@ fn board(machine: &reprise_machine::Machine, dir: &Path) -> Result<Board<LocalPo
         attached.push(Attached { port: LocalPort::new(&d.name, device), spec, host_input });
     }
     let wires = machine.wire(&pins, None).map_err(|e| anyhow!(e))?;
-    assemble::board(machine, &wires, attached)
+    assemble::board(machine, ram, &wires, attached)
 }

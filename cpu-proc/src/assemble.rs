@@ -1,6 +1,7 @@
 //! From the machine description to a board and a core.
 
 use anyhow::{Context, Result, anyhow, bail};
+use reprise_arm::bus::GuestRam;
 use reprise_arm::cores::Cores;
 use reprise_arm::gic::{Gic, GicConfig};
 use reprise_arm::l2c310::{L2Config, L2c310};
@@ -12,7 +13,7 @@ use reprise_device::spec::PluginSpec;
 use reprise_machine::boot::InitialRegs;
 use reprise_machine::{ClockMode, CpuModel, Machine, Wire as MachineWire, WireTarget};
 
-use crate::board::{Board, Connection, Region, Target, Wire};
+use crate::board::{Board, Connection, DmaAccess, Region, Target, Wire};
 use crate::clock::{Clock, IdleMode};
 use crate::link::{Link, policy_table};
 use crate::port::Port;
@@ -71,7 +72,12 @@ pub struct Attached<P> {
 }
 
 /// The board that a machine describes, with its devices in the order of the description.
-pub fn board<P: Port>(machine: &Machine, wires: &[MachineWire], devices: Vec<Attached<P>>) -> Result<Board<P>> {
+pub fn board<P: Port>(
+    machine: &Machine,
+    ram: &GuestRam,
+    wires: &[MachineWire],
+    devices: Vec<Attached<P>>,
+) -> Result<Board<P>> {
     if devices.len() != machine.devices.len() {
         bail!(
             "machine {:?} has {} devices, but {} channels were given",
@@ -87,7 +93,8 @@ pub fn board<P: Port>(machine: &Machine, wires: &[MachineWire], devices: Vec<Att
         a.spec.check().map_err(|e| anyhow!("device {:?}: {e}", d.name))?;
         let policy = policy_table(&a.spec).map_err(|e| anyhow!("device {:?}: {e}", d.name))?;
         let shadows = a.spec.shadows.iter().map(|s| s.reset).collect();
-        links.push(Link::new(d.name.clone(), a.port, policy, shadows, a.host_input));
+        let depths: Vec<u32> = a.spec.queues.iter().map(|q| q.depth).collect();
+        links.push(Link::new(d.name.clone(), a.port, policy, shadows, a.host_input).with_queues(&depths));
     }
     let wires = wires.iter().map(connection).collect();
     let (interfaces, spis) = (machine.gic.interfaces as usize, machine.gic.spis as usize);
@@ -101,6 +108,8 @@ pub fn board<P: Port>(machine: &Machine, wires: &[MachineWire], devices: Vec<Att
     let l2 = machine.l2.as_ref();
     board.l2 = l2.map(|l2| L2c310::new(L2Config { way_size: l2.way_size as u32, ways: l2.ways }));
     board.pmu_spi = machine.cpu.pmu_spi;
+    let grants: Vec<_> = machine.devices.iter().map(|d| d.dma.ranges(&machine.memory)).collect();
+    board.dma = grants.iter().any(|g| !g.is_empty()).then_some(DmaAccess { ram: *ram, grants });
     Ok(board)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use reprise_arm::bus::{After, At, Bus, BusFault};
+use reprise_arm::bus::{After, At, Bus, BusFault, GuestRam, RamWrite};
 use reprise_arm::gic::Gic;
 use reprise_arm::l2c310::L2c310;
 use reprise_arm::mpcore::MpCore;
@@ -10,6 +10,7 @@ use reprise_arm::statehash;
 
 use reprise_channel::{Request, fold};
 
+use reprise_device::dma;
 use reprise_device::spec::truncate;
 
 use crate::clock::Clock;
@@ -115,6 +116,28 @@ impl std::fmt::Display for Access {
     }
 }
 
+/// Most messages that one request may entail before the board takes the devices for stuck: lines between devices that oscillate, transfers that
+/// lead to transfers.
+const MAX_HOPS: u32 = 1 << 16;
+
+/// What an effect entails for a device, to be delivered when the present request is answered.
+#[derive(Debug)]
+enum FollowUp {
+    /// An input pin changed.
+    Line { device: usize, pin: u32, level: bool },
+    /// A transfer is done; what was read.
+    DmaDone { device: usize, tag: u32, data: Vec<u8> },
+}
+
+/// RAM as devices may use it.
+#[derive(Debug)]
+pub struct DmaAccess {
+    /// The whole of it.
+    pub ram: GuestRam,
+    /// For each device, the ranges that it may read and write: (first address, bytes).
+    pub grants: Vec<Vec<(u64, u64)>>,
+}
+
 /// The machine round the core.
 pub struct Board<P> {
     /// Guest time.
@@ -135,7 +158,11 @@ pub struct Board<P> {
     pub links: Vec<Link<P>>,
     map: Vec<Region>,
     wires: Vec<Connection>,
-    queued: VecDeque<(usize, u32, bool)>,
+    queued: VecDeque<FollowUp>,
+    /// RAM, where some device may use it.
+    pub dma: Option<DmaAccess>,
+    /// What devices wrote to RAM since the engine asked last.
+    dma_writes: Vec<RamWrite>,
     /// Set when the guest switched the machine off or reset it.
     pub power: Option<Power>,
     /// The first channel that failed inside an access; the run loop ends the machine.
@@ -177,6 +204,8 @@ impl<P: Port> Board<P> {
             map,
             wires,
             queued: VecDeque::new(),
+            dma: None,
+            dma_writes: Vec::new(),
             power: None,
             error: None,
             local_hash: 0,
@@ -236,15 +265,7 @@ impl<P: Port> Board<P> {
     /// Sends a synchronous request and consumes the device's effects up to the answer; then delivers what it did to other devices.
     pub fn request(&mut self, device: usize, vtime: u64, request: Request<'_>) -> Result<Option<u64>, PortError> {
         let answer = self.request_one(device, vtime, request)?;
-        let mut hops = 0;
-        while let Some((to, pin, level)) = self.queued.pop_front() {
-            hops += 1;
-            if hops > 1000 {
-                let channel = self.links[to].name.clone();
-                return Err(PortError::Bad { channel, what: "lines between devices oscillate".into() });
-            }
-            self.request_one(to, vtime, Request::Line { pin, level })?;
-        }
+        self.deliver_queued(vtime)?;
         Ok(answer)
     }
 
@@ -265,6 +286,23 @@ impl<P: Port> Board<P> {
 
     fn request_one(&mut self, device: usize, vtime: u64, request: Request<'_>) -> Result<Option<u64>, PortError> {
         self.focus(device);
+        self.tell_popped(device, vtime)?;
+        self.ask(device, vtime, request)
+    }
+
+    /// Tells a device which values of its queues the core has taken, before anything else reaches it.
+    #[inline]
+    fn tell_popped(&mut self, device: usize, vtime: u64) -> Result<(), PortError> {
+        if self.links[device].has_popped() {
+            while let Some((queue, count)) = self.links[device].take_popped() {
+                self.ask(device, vtime, Request::Popped { queue, count })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One request and its answer.
+    fn ask(&mut self, device: usize, vtime: u64, request: Request<'_>) -> Result<Option<u64>, PortError> {
         let seq = self.links[device].send(vtime, request, 0)?;
         self.traffic += 1;
         loop {
@@ -274,7 +312,7 @@ impl<P: Port> Board<P> {
                     self.links[device].settle(seq);
                     return Ok(v);
                 }
-                Some((c, _)) => self.carry_on(device, c),
+                Some((c, _)) => self.carry_on(device, c)?,
             }
         }
     }
@@ -291,15 +329,55 @@ impl<P: Port> Board<P> {
     }
 
     /// Carries an effect's consequences from a device's link to the rest of the board.
-    pub fn carry_on(&mut self, device: usize, c: Consumed) {
+    ///
+    /// # Errors
+    /// A transfer that the device may not make.
+    pub fn carry_on(&mut self, device: usize, c: Consumed) -> Result<(), PortError> {
         match c {
             Consumed::Line(pin, level) => self.drive(device, pin, level),
+            Consumed::Dma(tag, data) => self.transfer(device, tag, &data)?,
             Consumed::Deadline => {
                 self.deadline_changed = true;
                 self.find_nearest();
             }
             Consumed::Shadow | Consumed::Answer(_) => {}
         }
+        Ok(())
+    }
+
+    /// Makes a transfer between a device and RAM, all of it at this position.
+    fn transfer(&mut self, device: usize, tag: u32, bytes: &[u8]) -> Result<(), PortError> {
+        let bad = |links: &[Link<P>], what: String| PortError::Bad { channel: links[device].name.clone(), what };
+        let request = dma::decode(bytes).map_err(|e| bad(&self.links, e.to_string()))?;
+        let Some(access) = &self.dma else {
+            return Err(bad(&self.links, "it asks for DMA, which its machine does not grant".into()));
+        };
+        let grants = access.grants.get(device).map_or(&[][..], Vec::as_slice);
+        let granted = |addr: u64, len: u64| {
+            grants.iter().any(|&(at, size)| addr >= at && addr - at <= size && len <= size - (addr - at))
+        };
+        let ranges = request.reads.iter().map(|r| ("read", r.addr, r.len));
+        let writes = request.writes.iter().map(|w| ("write", w.addr, w.data.len() as u64));
+        for (what, addr, len) in ranges.chain(writes) {
+            if len > 0 && (!granted(addr, len) || access.ram.host(addr, len).is_none()) {
+                let what = format!("DMA {what} of {len} bytes at {addr:#x}: its machine does not grant that");
+                return Err(bad(&self.links, what));
+            }
+        }
+        let total: u64 = request.reads.iter().map(|r| r.len).sum();
+        let mut data = vec![0; total as usize];
+        let mut rest = data.as_mut_slice();
+        for r in &request.reads {
+            let (head, tail) = rest.split_at_mut(r.len as usize);
+            let _ = access.ram.read(r.addr, head);
+            rest = tail;
+        }
+        for w in &request.writes {
+            let _ = access.ram.write(w.addr, w.data);
+            note_write(&mut self.dma_writes, w.addr, w.data.len() as u64);
+        }
+        self.queued.push_back(FollowUp::DmaDone { device, tag, data });
+        Ok(())
     }
 
     fn drive(&mut self, device: usize, pin: u32, level: bool) {
@@ -317,15 +395,27 @@ impl<P: Port> Board<P> {
                 Wire::PowerOff if level => self.power = Some(Power::Off),
                 Wire::Reset if level => self.power = Some(Power::Reset),
                 Wire::PowerOff | Wire::Reset => {}
-                Wire::Pin { device, pin } => self.queued.push_back((device, pin, level)),
+                Wire::Pin { device, pin } => self.queued.push_back(FollowUp::Line { device, pin, level }),
             }
         }
     }
 
-    /// Delivers line changes that an effect caused outside a request.
+    /// Delivers what effects entail for devices: line changes, finished transfers.
+    #[inline]
     pub fn deliver_queued(&mut self, vtime: u64) -> Result<(), PortError> {
-        while let Some((to, pin, level)) = self.queued.pop_front() {
-            self.request_one(to, vtime, Request::Line { pin, level })?;
+        let mut hops = 0;
+        while let Some(next) = self.queued.pop_front() {
+            hops += 1;
+            let (device, request) = match &next {
+                FollowUp::Line { device, pin, level } => (*device, Request::Line { pin: *pin, level: *level }),
+                FollowUp::DmaDone { device, tag, data } => (*device, Request::DmaDone { tag: *tag, data }),
+            };
+            if hops > MAX_HOPS {
+                let channel = self.links[device].name.clone();
+                let what = "lines between devices oscillate, or transfers don't end".into();
+                return Err(PortError::Bad { channel, what });
+            }
+            self.request_one(device, vtime, request)?;
         }
         Ok(())
     }
@@ -434,7 +524,7 @@ impl<P: Port> Board<P> {
     fn settle(&mut self, device: usize, seq: u64, vtime: u64) -> Result<(), PortError> {
         self.links[device].port.wait_passed(seq)?;
         while let Some((c, _)) = self.take_effect(device, seq)? {
-            self.carry_on(device, c);
+            self.carry_on(device, c)?;
         }
         self.links[device].settle(seq);
         self.deliver_queued(vtime)
@@ -445,7 +535,23 @@ impl<P: Port> Board<P> {
         match self.links[device].policy(offset, size).read {
             ReadPolicy::Const(v) => Ok(v),
             ReadPolicy::Clock(hz) => Ok(Link::<P>::clock_value(hz, vtime)),
+            ReadPolicy::Queue(i) => {
+                let Some(value) = self.links[device].pop(i) else {
+                    return Ok(self.request(device, vtime, Request::Read { offset, size })?.unwrap_or(0));
+                };
+                if self.links[device].ran_empty(i) {
+                    self.focus(device);
+                    self.tell_popped(device, vtime)?;
+                    self.deliver_queued(vtime)?;
+                }
+                Ok(value.into())
+            }
             ReadPolicy::Shadow(i) => {
+                if self.links[device].has_popped() {
+                    self.focus(device);
+                    self.tell_popped(device, vtime)?;
+                    self.deliver_queued(vtime)?;
+                }
                 let (value, wait_for) = self.links[device].shadow(i);
                 let Some(seq) = wait_for else { return Ok(value) };
                 self.settle(device, seq, vtime)?;
@@ -464,6 +570,10 @@ impl<P: Port> Board<P> {
         self.focus(device);
         match policy.posted {
             Some(mask) => {
+                if self.links[device].has_popped() {
+                    self.tell_popped(device, vtime)?;
+                    self.deliver_queued(vtime)?;
+                }
                 self.traffic += 1;
                 self.links[device].send(vtime, Request::Write { offset, size, value, posted: true }, mask).map(drop)
             }
@@ -486,13 +596,26 @@ impl<P: Port> Board<P> {
     /// What the engine must know after an access: it leaves when anything that the run loop or the core acts upon has changed.
     fn after(&mut self, lines: (bool, bool)) -> After {
         let changed = std::mem::take(&mut self.deadline_changed);
+        let wrote = !self.dma_writes.is_empty();
         After {
+            wrote,
             exit: self.exit_always
                 || changed
+                || wrote
                 || self.power.is_some()
                 || self.error.is_some()
                 || self.gic.lines(self.core) != lines,
         }
+    }
+}
+
+/// Notes a written range, cut where pages end.
+fn note_write(writes: &mut Vec<RamWrite>, addr: u64, len: u64) {
+    let (mut at, end) = (addr, addr + len);
+    while at < end {
+        let next = ((at | 0xfff) + 1).min(end);
+        writes.push((at, (next - at) as u32));
+        at = next;
     }
 }
 
@@ -538,6 +661,10 @@ impl<P: Port> Bus for Board<P> {
         }
         self.note(Access { at, core: self.core, pa, size, write: true, value }, !matches!(r.target, Target::Device(_)));
         Ok(self.after(lines))
+    }
+
+    fn take_dma_writes(&mut self, _: &GuestRam, out: &mut Vec<RamWrite>) {
+        out.append(&mut self.dma_writes);
     }
 
     #[inline]

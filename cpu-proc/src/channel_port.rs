@@ -74,9 +74,20 @@ fn incoming(m: &EventMsg<'_>) -> Incoming {
         Event::HostOffer { port, data } => return Incoming::Offer { port, data: data.to_vec() },
         Event::HostOut { .. } => return Incoming::Side,
         Event::Fault { data, .. } => return Incoming::Fault(String::from_utf8_lossy(data).into_owned()),
-        Event::Dma { .. } => return Incoming::Fault("it asks for DMA, which its machine does not grant".into()),
+        Event::Dma { tag, data } => Effect::Dma { tag, data: data.to_vec() },
+        Event::Queue { queue, data } => match queue_values(data) {
+            Some(values) => Effect::Queue { queue, values },
+            None => return Incoming::Fault("values of a queue that are not whole words".into()),
+        },
+        Event::QueueClear { queue } => Effect::QueueClear { queue },
     };
     Incoming::Effect { cause: m.cause, effect, check: m.checksum() }
+}
+
+/// The values of a message for a queue; none if they are not whole words.
+fn queue_values(data: &[u8]) -> Option<Vec<u32>> {
+    let words = data.chunks_exact(4);
+    words.remainder().is_empty().then(|| words.map(|w| u32::from_le_bytes(w.try_into().expect("4 bytes"))).collect())
 }
 
 impl Port for ChannelPort {

@@ -15,14 +15,16 @@ const MAX_OFFERED: usize = 1 << 16;
 const NONE: u64 = u64::MAX;
 
 /// What consuming one message did, for the board to carry on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consumed {
     /// A pin changed.
     Line(u32, bool),
     /// The set of deadlines changed.
     Deadline,
-    /// A shadow changed: nobody else needs to know.
+    /// A shadow or a queue changed: nobody else needs to know.
     Shadow,
+    /// A transfer is to be made: its tag, and ranges and data in the encoding of [`reprise_device::dma`].
+    Dma(u32, Vec<u8>),
     /// A reply's value; an acknowledgement has none.
     Answer(Option<u64>),
 }
@@ -37,6 +39,9 @@ pub struct Link<P> {
     shadows: Vec<u64>,
     /// For each shadow, the last posted write that may change it and has not been waited for.
     barrier: Vec<u64>,
+    queues: Vec<Queue>,
+    /// Some queue was read since the device was last told.
+    popped: bool,
     /// Armed timers, by id.
     timers: Vec<(u32, u64)>,
     /// Requests sent.
@@ -53,6 +58,15 @@ pub struct Link<P> {
     offered: usize,
 }
 
+/// What cpu-proc holds of a queue.
+#[derive(Debug)]
+struct Queue {
+    values: VecDeque<u32>,
+    depth: usize,
+    /// Values taken that the device does not know of.
+    taken: u32,
+}
+
 /// How a register is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadPolicy {
@@ -64,6 +78,8 @@ pub enum ReadPolicy {
     Const(u64),
     /// It counts the ticks of a clock of this many Hz.
     Clock(u64),
+    /// Take the first value of this queue; ask if there is none.
+    Queue(u8),
 }
 
 /// How accesses to one register are carried out.
@@ -106,6 +122,7 @@ pub fn policy_table(spec: &PluginSpec) -> Result<Vec<RegPolicy>, String> {
             spec::ReadPolicy::Shadow(i) => ReadPolicy::Shadow(i as u8),
             spec::ReadPolicy::Const(v) => ReadPolicy::Const(v),
             spec::ReadPolicy::Clock { hz } => ReadPolicy::Clock(hz),
+            spec::ReadPolicy::Queue(i) => ReadPolicy::Queue(i as u8),
         };
         let posted = match &r.write {
             WritePolicy::Sync | WritePolicy::Stored => None,
@@ -138,6 +155,8 @@ impl<P: Port> Link<P> {
             policy,
             barrier: vec![NONE; shadows.len()],
             shadows,
+            queues: Vec::new(),
+            popped: false,
             timers: Vec::new(),
             requests: 0,
             effects: 0,
@@ -147,6 +166,43 @@ impl<P: Port> Link<P> {
             offers: VecDeque::new(),
             offered: 0,
         }
+    }
+
+    /// Gives the link queues of these depths.
+    pub fn with_queues(mut self, depths: &[u32]) -> Self {
+        let queue = |&d: &u32| Queue { values: VecDeque::new(), depth: d as usize, taken: 0 };
+        self.queues = depths.iter().map(queue).collect();
+        self
+    }
+
+    /// Takes the first value of a queue, if it has one.
+    #[inline]
+    pub fn pop(&mut self, queue: u8) -> Option<u32> {
+        let q = self.queues.get_mut(usize::from(queue))?;
+        let value = q.values.pop_front()?;
+        q.taken += 1;
+        self.popped = true;
+        Some(value)
+    }
+
+    /// Whether a queue has run empty by reads that the device does not know of.
+    #[inline]
+    pub fn ran_empty(&self, queue: u8) -> bool {
+        self.queues.get(usize::from(queue)).is_some_and(|q| q.values.is_empty() && q.taken > 0)
+    }
+
+    /// Whether the device is to be told of reads of its queues before anything else reaches it.
+    #[inline]
+    pub fn has_popped(&self) -> bool {
+        self.popped
+    }
+
+    /// The next queue of whose reads the device is to be told, and how many they were.
+    pub fn take_popped(&mut self) -> Option<(u32, u32)> {
+        let next = self.queues.iter_mut().enumerate().find(|(_, q)| q.taken > 0);
+        let told = next.map(|(i, q)| (i as u32, std::mem::take(&mut q.taken)));
+        self.popped &= told.is_some();
+        told
     }
 
     /// The policy for an access of `size` bytes at `offset`. Only whole, aligned words may go the short ways.
@@ -217,6 +273,25 @@ impl<P: Port> Link<P> {
             Effect::Disarm { id } => {
                 self.take_timer(id);
                 Consumed::Deadline
+            }
+            Effect::Dma { tag, data } => Consumed::Dma(tag, data),
+            Effect::Queue { queue, values } => {
+                let Some(q) = self.queues.get_mut(queue as usize) else {
+                    return Err(self.bad(format!("it fills queue {queue}, which its spec does not have")));
+                };
+                if q.values.len() + values.len() > q.depth {
+                    let depth = q.depth;
+                    return Err(self.bad(format!("it fills queue {queue} with more than {depth} values")));
+                }
+                q.values.extend(values);
+                Consumed::Shadow
+            }
+            Effect::QueueClear { queue } => {
+                let Some(q) = self.queues.get_mut(queue as usize) else {
+                    return Err(self.bad(format!("it clears queue {queue}, which its spec does not have")));
+                };
+                q.values.clear();
+                Consumed::Shadow
             }
             Effect::Reply { value } => Consumed::Answer(Some(value)),
             Effect::Ack => Consumed::Answer(None),

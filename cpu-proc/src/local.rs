@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use reprise_channel::{Event, Request, content_checksum};
-use reprise_device::VTime;
-use reprise_device::host::{Effect as DeviceEffect, Instance};
+use reprise_device::host::{Effect as DeviceEffect, Instance, MemoryDisk};
+use reprise_device::{VTime, dma};
 
 use crate::port::{Effect, Incoming, Port, PortError};
 
@@ -19,6 +19,8 @@ pub struct LocalPort {
     /// Host input that the device has not asked for yet.
     input: VecDeque<u8>,
     offered: u64,
+    /// Its disk.
+    pub disk: MemoryDisk,
 }
 
 impl LocalPort {
@@ -32,6 +34,7 @@ impl LocalPort {
             output: Vec::new(),
             input: VecDeque::new(),
             offered: 0,
+            disk: MemoryDisk::default(),
         }
     }
 
@@ -63,6 +66,7 @@ fn event<'a>(seq: u64, r: &Request<'a>) -> reprise_device::Event<'a> {
         Request::Timer { id } => E::Timer(id),
         Request::DmaDone { tag, data } => E::DmaDone { tag: u64::from(tag), data },
         Request::Host { port, data } => E::Host { port: port as u32, data },
+        Request::Popped { queue, count } => E::Popped { queue: queue as u16, count },
     }
 }
 
@@ -75,10 +79,12 @@ impl Port for LocalPort {
         }
         let (queue, output) = (&mut self.queue, &mut self.output);
         let mut put = |effect: Effect, e: Event<'_>| {
-            queue.push_back(Incoming::Effect { cause: seq, effect, check: content_checksum(&e.to_slot(seq), &[]) });
+            let data = e.data();
+            let arena = if data.len() > 8 { data } else { &[] };
+            queue.push_back(Incoming::Effect { cause: seq, effect, check: content_checksum(&e.to_slot(seq), arena) });
         };
         let mut replied = false;
-        let result = self.device.step(VTime(vtime), event(seq, &request), &mut |e| match e {
+        let result = self.device.step_with(VTime(vtime), event(seq, &request), &mut self.disk, &mut |e| match e {
             DeviceEffect::Reply { value, .. } => {
                 replied = true;
                 put(Effect::Reply { value }, Event::Reply { value });
@@ -93,7 +99,21 @@ impl Port for LocalPort {
                 );
             }
             DeviceEffect::HostOut { data, .. } => output.extend_from_slice(data),
-            DeviceEffect::HostWant { .. } | DeviceEffect::Dma { .. } => {}
+            DeviceEffect::Dma { tag, reads, writes } => {
+                let data = dma::encode(tag, reads, writes).expect("the host side has checked the limits");
+                let tag = tag as u32;
+                put(Effect::Dma { tag, data: data.clone() }, Event::Dma { tag, data: &data });
+            }
+            DeviceEffect::Queue { queue, values } => {
+                let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                let queue = u32::from(queue);
+                put(Effect::Queue { queue, values: values.to_vec() }, Event::Queue { queue, data: &data });
+            }
+            DeviceEffect::QueueClear { queue } => {
+                let queue = u32::from(queue);
+                put(Effect::QueueClear { queue }, Event::QueueClear { queue });
+            }
+            DeviceEffect::HostWant { .. } => {}
         });
         result.map_err(|e| PortError::Bad { channel: self.name.clone(), what: e.to_string() })?;
         if request.is_synchronous() && !replied {

@@ -73,15 +73,15 @@ impl Machine {
         let mut devices = Vec::new();
         for c in &start.channels {
             let port = CpuPort::attach(&c.segment).with_context(|| format!("attaching channel {:?}", c.name))?;
-            let spec = postcard::from_bytes::<PluginSpec>(&c.spec)
-                .map_err(|e| anyhow!("the register spec of {:?}: {e}", c.name))?;
+            let spec =
+                PluginSpec::from_bytes(&c.spec).map_err(|e| anyhow!("the register spec of {:?}: {e}", c.name))?;
             devices.push(Attached {
                 port: ChannelPort::new(port, timeout, start.common.mode == Mode::Absent),
                 spec,
                 host_input: c.host_input,
             });
         }
-        let board = assemble::board(m, &start.wires, devices)?;
+        let board = assemble::board(m, ram.view(), &start.wires, devices)?;
         let rings = start
             .control_segment
             .as_deref()

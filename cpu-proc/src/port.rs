@@ -4,7 +4,7 @@ use reprise_channel::Request;
 use thiserror::Error;
 
 /// What a device does to the guest. Consumed in order at exact positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// An output pin takes a level.
     Line {
@@ -39,6 +39,25 @@ pub enum Effect {
     },
     /// Answer to any other synchronous request.
     Ack,
+    /// A transfer from and to RAM.
+    Dma {
+        /// The device's tag of it.
+        tag: u32,
+        /// In the encoding of [`reprise_device::dma`].
+        data: Vec<u8>,
+    },
+    /// Values at the end of a queue.
+    Queue {
+        /// Index of the queue.
+        queue: u32,
+        /// The values.
+        values: Vec<u32>,
+    },
+    /// A queue holds nothing any more.
+    QueueClear {
+        /// Index of the queue.
+        queue: u32,
+    },
 }
 
 /// One message from a device.

@@ -493,8 +493,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         if matches!(consumed, Consumed::Answer(_)) {
             bail!("channel {}: the device answered a request that was not made", self.board.links[device].name);
         }
-        self.board.carry_on(device, consumed);
-        Ok(())
+        Ok(self.board.carry_on(device, consumed)?)
     }
 
     /// Admits the host input that a device's backend has offered.

@@ -107,7 +107,7 @@ impl Rig {
         let ram = Ram::new(RAM, machine.memory.size).unwrap();
         boot.loads.iter().for_each(|(at, bytes)| ram.view().write(*at, bytes).unwrap());
         let cores = assemble::cores(&machine, &boot.regs, &boot.secondary).unwrap();
-        let board = assemble::board(&machine, &[], vec![]).unwrap();
+        let board = assemble::board(&machine, ram.view(), &[], vec![]).unwrap();
         Rig { ram, cores, board, engine }
     }
 

@@ -62,7 +62,7 @@ fn body(child: Child) -> anyhow::Result<()> {
     let plugin = load(&start)?;
     sandbox::enter(Stage::Loaded, &child.policy())?;
     let device = create(&plugin, &start)?;
-    let spec = postcard::to_stdvec(device.spec()).context("the plugin's spec")?;
+    let spec = device.spec().to_bytes();
     let info =
         PluginInfo { abi: REPRISE_ABI_VERSION, kind: plugin.kind().to_owned(), version: device.spec().version.clone() };
     child.control.ready(spec, Some(info))?;

@@ -72,6 +72,9 @@ impl What {
             }
             Request::Line { pin, level } => Self::Plain(Event::Line { pin, level }, false),
             Request::Timer { id } => Self::Plain(Event::Timer(id), false),
+            Request::Popped { queue, count } => {
+                Self::Plain(Event::Popped { queue: u16::try_from(queue).unwrap_or(u16::MAX), count }, false)
+            }
             Request::DmaDone { tag, data: bytes } => {
                 data.extend_from_slice(bytes);
                 Self::DmaDone(tag.into())
@@ -97,6 +100,7 @@ impl What {
 enum Emit {
     Plain(Message<'static>),
     Dma(u32, Vec<u8>),
+    Queue(u32, Vec<u8>),
 }
 
 /// The process once it is set up.
@@ -243,6 +247,7 @@ impl Server {
             match effect {
                 Emit::Plain(message) => self.emit(taken.seq, message)?,
                 Emit::Dma(tag, data) => self.emit(taken.seq, &Message::Dma { tag: *tag, data })?,
+                Emit::Queue(queue, data) => self.emit(taken.seq, &Message::Queue { queue: *queue, data })?,
             }
         }
         self.effects = effects;
@@ -278,6 +283,10 @@ impl Server {
                 let bytes = dma::encode(tag, reads, writes).expect("the host side has checked the limits");
                 effects.push(Emit::Dma(tag as u32, bytes));
             }
+            Effect::Queue { queue, values } => {
+                effects.push(Emit::Queue(queue.into(), values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+            }
+            Effect::QueueClear { queue } => effects.push(Emit::Plain(Message::QueueClear { queue: queue.into() })),
             Effect::HostOut { port, data } if port == *out_port => out.extend_from_slice(data),
             Effect::HostOut { port, data } => elsewhere.push((port, data.to_vec())),
             Effect::HostWant { .. } => *may_offer = true,

@@ -123,7 +123,7 @@ impl<'a> Setup<'a> {
         let (child, peer, segment, answer, output, input) = self.start();
         let FromChild::Ready(Ready { spec, plugin, .. }) = answer else { panic!("{answer:?}") };
         assert_eq!(plugin.unwrap().kind, self.kind);
-        let spec: PluginSpec = postcard::from_bytes(&spec).unwrap();
+        let spec = PluginSpec::from_bytes(&spec).unwrap();
         spec.check().unwrap();
         let cpu = CpuPort::attach(segment.name()).unwrap();
         let tap = self.tap.then(|| TapPort::attach(segment.name()).unwrap());
@@ -510,7 +510,7 @@ fn dma_requests_travel_in_the_sdks_layout() {
     assert_eq!(rig.effects, [format!("{:?}", Event::Dma { tag: 1, data: &asked })]);
     rig.effects.clear();
     rig.ask(&Request::DmaDone { tag: 1, data: b"12345678" });
-    let write = [reprise_device::device::DmaWrite { addr: 0x108, data: b"12345678" }];
+    let write = [reprise_device::dma::Write { addr: 0x108, data: b"12345678", origin: None }];
     let asked = reprise_device::dma::encode(2, &[], &write).unwrap();
     assert_eq!(rig.effects, [format!("{:?}", Event::Dma { tag: 2, data: &asked })]);
     rig.ask(&Request::DmaDone { tag: 2, data: b"" });

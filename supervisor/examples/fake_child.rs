@@ -118,7 +118,7 @@ fn device(mut child: Child, start: &DeviceStart) -> anyhow::Result<()> {
     sandbox(&child)?;
     let spec = PluginSpec::new(&start.kind, "1", 0x1000).outputs(&["irq"]);
     let info = PluginInfo { abi: 1, kind: start.kind.clone(), version: "1".into() };
-    child.control.ready(postcard::to_stdvec(&spec)?, Some(info))?;
+    child.control.ready(spec.to_bytes(), Some(info))?;
     wait_go(&mut child, &what)?;
     let mut text = format!("plugin {}\n", plugin.trim());
     if let Some((input, mut output)) = console {

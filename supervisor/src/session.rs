@@ -372,8 +372,7 @@ impl<'a> Session<'a> {
         };
         let mut pins = Vec::new();
         for (bytes, device) in specs.iter().zip(&self.setup.machine.devices) {
-            let spec: PluginSpec =
-                postcard::from_bytes(bytes).map_err(|e| bad(format!("{}: the plugin's spec: {e}", device.name)))?;
+            let spec = PluginSpec::from_bytes(bytes).map_err(|e| bad(format!("{}: {e}", device.name)))?;
             spec.check().map_err(|e| bad(format!("{}: {e}", device.name)))?;
             pins.push(Pins { outputs: spec.outputs, inputs: spec.inputs });
         }

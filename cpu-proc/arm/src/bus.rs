@@ -21,7 +21,12 @@ pub struct BusFault;
 pub struct After {
     /// Leave the engine right after the accessing instruction: a line, a deadline or the run state changed.
     pub exit: bool,
+    /// Devices wrote to RAM; [`Bus::take_dma_writes`] says where.
+    pub wrote: bool,
 }
+
+/// Bytes of RAM that were written: (physical address, length), within one page.
+pub type RamWrite = (u64, u32);
 
 /// The MMIO bus. Every access that does not hit RAM comes here, in program order, one call an access.
 pub trait Bus {
@@ -36,6 +41,10 @@ pub trait Bus {
     /// # Errors
     /// [`BusFault`] where nothing answers.
     fn write(&mut self, at: At, pa: u64, size: u8, value: u64) -> Result<After, BusFault>;
+
+    /// Adds to `out` what devices have written to `ram` since this was last asked. Engines ask when they begin to run and when an access says so
+    /// ([`After::wrote`]), as they keep translations of code.
+    fn take_dma_writes(&mut self, _ram: &GuestRam, _out: &mut Vec<RamWrite>) {}
 
     /// Guest time in ns when `icount` instructions have retired (the generic timer's counter is read through this).
     fn vtime(&self, icount: u64) -> u64;

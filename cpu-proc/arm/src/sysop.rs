@@ -1,6 +1,6 @@
 //! System functions: what [`crate::ir::Op::Sys`] calls, and the memory and bus that they and the engines' slow paths see.
 
-use crate::bus::{At, Bus, GuestRam};
+use crate::bus::{After, At, Bus, GuestRam, RamWrite};
 use crate::cp14::DSCR_UDCCDIS;
 use crate::cp15::{self, SysReg};
 use crate::ir::{HelperId, MemKind, Size, SysHelper};
@@ -26,9 +26,6 @@ impl From<Abort> for Trap {
 /// A system function: `f(cpu, ctx, R[a], R[b], imm)`.
 pub type SysFn = fn(&mut Cpu, &mut SysCtx<'_>, u32, u32, u32) -> Result<u32, Trap>;
 
-/// A store into a page that holds translated code: (physical address, bytes).
-pub type CodeWrite = (u64, u32);
-
 /// Memory and bus, and what happened to them since the engine looked last.
 ///
 /// Whoever calls a function of this keeps `cpu.icount` at the instructions retired before the current one and `cpu.regs[15]` at its address.
@@ -43,8 +40,8 @@ pub struct SysCtx<'a> {
     pub context: bool,
     /// The current instruction has made an MMIO access.
     pub mmio: bool,
-    /// Stores into pages with translated code.
-    pub code_writes: Vec<CodeWrite>,
+    /// Stores into pages with translated code, and what devices wrote.
+    pub code_writes: Vec<RamWrite>,
 }
 
 /// Up to two pieces of an access: it crosses a page at most once.
@@ -132,6 +129,16 @@ impl<'a> SysCtx<'a> {
         self.write_phys(cpu, va.wrapping_add(p.split), second, len - p.split, value >> (8 * p.split))
     }
 
+    /// What an access to the bus wants from the engine.
+    #[inline]
+    fn noticed(&mut self, after: After) {
+        self.exit |= after.exit;
+        self.mmio = true;
+        if after.wrote {
+            self.bus.take_dma_writes(self.ram, &mut self.code_writes);
+        }
+    }
+
     fn read_phys(&mut self, cpu: &Cpu, va: u32, p: Phys, len: u32) -> Result<u64, Abort> {
         if !p.host.is_null() {
             let mut buf = [0u8; 8];
@@ -150,8 +157,7 @@ impl<'a> SysCtx<'a> {
                     step as u8,
                 )
                 .map_err(|_| Abort::external(va, false))?;
-            self.exit |= after.exit;
-            self.mmio = true;
+            self.noticed(after);
             value |= (v & mask(step)) << (8 * done);
             done += step;
         }
@@ -180,8 +186,7 @@ impl<'a> SysCtx<'a> {
                     v,
                 )
                 .map_err(|_| Abort::external(va, true))?;
-            self.exit |= after.exit;
-            self.mmio = true;
+            self.noticed(after);
             done += step;
         }
         Ok(())

@@ -1,12 +1,11 @@
 //! Translated blocks: where they are found, what links them, and what throws them away. Shared by the engines.
 
 use crate::lower::{XUop, lower};
-use reprise_arm::bus::GuestRam;
+use reprise_arm::bus::{Bus, GuestRam, RamWrite};
 use reprise_arm::decode::is_wide;
 use reprise_arm::ir::{Block, MAX_INSNS};
 use reprise_arm::mmu::{Abort, Access, View};
 use reprise_arm::state::Cpu;
-use reprise_arm::sysop::CodeWrite;
 use reprise_arm::translate::{BlockMode, translate};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -153,6 +152,8 @@ pub struct Cache {
     live: usize,
     /// Everything must go before the next run.
     stale: bool,
+    /// Empty; kept for its memory.
+    writes: Vec<RamWrite>,
     /// Blocks made since the start.
     pub(crate) made: u64,
 }
@@ -172,6 +173,7 @@ impl Default for Cache {
             seen: 0,
             live: 0,
             stale: true,
+            writes: Vec::new(),
             made: 0,
         }
     }
@@ -333,8 +335,18 @@ impl Cache {
         }
     }
 
-    /// Guest stores hit pages with code: throws away what they overlap. True if anything was.
-    pub(crate) fn written(&mut self, cpu: &mut Cpu, writes: &mut Vec<CodeWrite>) -> bool {
+    /// Before a run: throws away what devices have overwritten since the last one.
+    pub fn take_dma_writes(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus) {
+        let mut writes = std::mem::take(&mut self.writes);
+        bus.take_dma_writes(ram, &mut writes);
+        if !writes.is_empty() {
+            self.written(cpu, &mut writes);
+        }
+        self.writes = writes;
+    }
+
+    /// RAM was written where code may be: throws away what is overlapped. True if anything was.
+    pub(crate) fn written(&mut self, cpu: &mut Cpu, writes: &mut Vec<RamWrite>) -> bool {
         let mut any = false;
         for (pa, len) in writes.drain(..) {
             any |= self.written_one(cpu, pa, len.into());

@@ -254,7 +254,8 @@ impl<'a> Run<'a> {
         cpu.icount = icount + end.retired();
         cpu.regs[15] = pc;
         cpu.it = it;
-        self.ctx.code_writes.clear();
+        // What it stored before it failed stays stored.
+        self.drop_overwritten();
         self.ctx.mmio = false;
         self.diverted = None;
     }
@@ -289,13 +290,20 @@ impl<'a> Run<'a> {
             return ip;
         }
         let mut stop = self.ctx.exit || self.ctx.context;
-        if !self.ctx.code_writes.is_empty() {
-            let mut writes = std::mem::take(&mut self.ctx.code_writes);
-            // SAFETY: as in `cpu`.
-            stop |= self.cache.written(unsafe { &mut *self.cpu }, &mut writes);
-            self.ctx.code_writes = writes;
-        }
+        stop |= self.drop_overwritten();
         if stop && self.diverted.is_none() { self.divert(i, ip) } else { ip }
+    }
+
+    /// Throws away translations of code that was written to. True if there were any.
+    fn drop_overwritten(&mut self) -> bool {
+        if self.ctx.code_writes.is_empty() {
+            return false;
+        }
+        let mut writes = std::mem::take(&mut self.ctx.code_writes);
+        // SAFETY: as in `cpu`.
+        let any = self.cache.written(unsafe { &mut *self.cpu }, &mut writes);
+        self.ctx.code_writes = writes;
+        any
     }
 
     /// Lets the rest of instruction `i` run from a copy that stops behind it, or ends the block without going on to another.

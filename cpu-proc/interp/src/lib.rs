@@ -39,6 +39,7 @@ impl Engine for Interp {
 
     fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: Budget) -> StopReason {
         self.cache.adopt(cpu);
+        self.cache.take_dma_writes(cpu, ram, bus);
         // No run gets this far; the loop counts in 64 signed bits and needs the top ones.
         let (start, soft) = (cpu.icount, budget.enough < budget.limit);
         let end = cpu.icount + budget.limit.min(budget.enough).min(1 << 56);

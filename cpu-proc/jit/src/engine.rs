@@ -159,6 +159,7 @@ impl Engine for Jit {
     }
 
     fn run(&mut self, cpu: &mut Cpu, ram: &GuestRam, bus: &mut dyn Bus, budget: Budget) -> StopReason {
+        self.cache.take_dma_writes(cpu, ram, bus);
         self.x.collect(&mut self.cache);
         if self.cache.adopt(cpu) {
             self.x.reset();

@@ -1,6 +1,6 @@
 //! The bus of a run, taped for the reference.
 
-use reprise_arm::bus::{After, At, Bus, BusFault};
+use reprise_arm::bus::{After, At, Bus, BusFault, GuestRam, RamWrite};
 
 /// One access, and the interrupt lines after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +20,15 @@ pub(crate) struct Access {
 pub(crate) struct Tape {
     accesses: Vec<Access>,
     lines: (bool, bool),
+    /// What devices wrote to RAM: how many accesses came before, where, and what.
+    dma: Vec<(usize, u64, Vec<u8>)>,
 }
 
 impl Tape {
     /// Begins a new run with these interrupt lines.
     pub(crate) fn clear(&mut self, lines: (bool, bool)) {
         self.accesses.clear();
+        self.dma.clear();
         self.lines = lines;
     }
 }
@@ -60,6 +63,16 @@ impl Bus for Tap<'_> {
         answer
     }
 
+    fn take_dma_writes(&mut self, ram: &GuestRam, out: &mut Vec<RamWrite>) {
+        let old = out.len();
+        self.bus.take_dma_writes(ram, out);
+        for &(pa, len) in &out[old..] {
+            let mut bytes = vec![0; len as usize];
+            ram.read(pa, &mut bytes).expect("a device has written there");
+            self.tape.dma.push((self.tape.accesses.len(), pa, bytes));
+        }
+    }
+
     fn vtime(&self, icount: u64) -> u64 {
         self.bus.vtime(icount)
     }
@@ -74,12 +87,14 @@ pub(crate) struct Playback<'a> {
     tape: &'a Tape,
     bus: &'a dyn Bus,
     next: usize,
+    /// Writes of devices that were taken over.
+    dma: usize,
     wrong: Option<String>,
 }
 
 impl<'a> Playback<'a> {
     pub(crate) fn new(tape: &'a Tape, bus: &'a dyn Bus) -> Self {
-        Self { tape, bus, next: 0, wrong: None }
+        Self { tape, bus, next: 0, dma: 0, wrong: None }
     }
 
     /// An access that was not the taped one.
@@ -136,6 +151,17 @@ impl Bus for Playback<'_> {
 
     fn write(&mut self, at: At, pa: u64, size: u8, value: u64) -> Result<After, BusFault> {
         self.access(at, pa, size, Some(value)).map(|(_, after)| after)
+    }
+
+    fn take_dma_writes(&mut self, ram: &GuestRam, out: &mut Vec<RamWrite>) {
+        for (before, pa, bytes) in &self.tape.dma[self.dma..] {
+            if *before > self.next {
+                break;
+            }
+            ram.write(*pa, bytes).expect("a device has written there");
+            out.push((*pa, bytes.len() as u32));
+            self.dma += 1;
+        }
     }
 
     fn vtime(&self, icount: u64) -> u64 {

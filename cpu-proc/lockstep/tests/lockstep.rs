@@ -27,7 +27,7 @@ impl Bus for TestBus {
             return Err(BusFault);
         }
         self.reads += 1;
-        Ok((self.reads, After { exit: pa & 4 != 0 }))
+        Ok((self.reads, After { exit: pa & 4 != 0, wrote: false }))
     }
 
     fn write(&mut self, _: At, pa: u64, _: u8, value: u64) -> Result<After, BusFault> {
@@ -40,7 +40,7 @@ impl Bus for TestBus {
             4 => self.irq = false,
             _ => {}
         }
-        Ok(After { exit: value == 3 || value == 4 })
+        Ok(After { exit: value == 3 || value == 4, wrote: false })
     }
 
     fn vtime(&self, icount: u64) -> u64 {

@@ -18,7 +18,7 @@ const struct RepriseVtable *reprise_plugin(void);
 /*
  Version of this ABI: a host takes a plugin of exactly its own version.
  */
-#define REPRISE_ABI_VERSION 1
+#define REPRISE_ABI_VERSION 2
 
 /*
  Event kind: back to the state of a new device.
@@ -56,6 +56,21 @@ const struct RepriseVtable *reprise_plugin(void);
 #define REPRISE_EVENT_HOST 7
 
 /*
+ Event kind: the CPU took `value` values, at least 1, from queue `arg`.
+ */
+#define REPRISE_EVENT_POPPED 8
+
+/*
+ Length of a disk that has no medium.
+ */
+#define REPRISE_NO_MEDIUM UINT64_MAX
+
+/*
+ No disk: the bytes of a DMA write come from the device.
+ */
+#define REPRISE_NO_DISK UINT32_MAX
+
+/*
  Register access: reads and writes.
  */
 #define REPRISE_ACCESS_READ_WRITE 0
@@ -91,6 +106,12 @@ const struct RepriseVtable *reprise_plugin(void);
 #define REPRISE_READ_CLOCK 3
 
 /*
+ Read policy: the first value of queue `read_arg`. cpu-proc takes it by itself as long as the queue holds one, so the device sees a read only when
+ the queue is empty.
+ */
+#define REPRISE_READ_QUEUE 4
+
+/*
  Write policy: the CPU waits for the device.
  */
 #define REPRISE_WRITE_SYNC 0
@@ -120,6 +141,16 @@ const struct RepriseVtable *reprise_plugin(void);
  Port direction: both.
  */
 #define REPRISE_PORT_BOTH 3
+
+/*
+ Port framing: a stream of bytes.
+ */
+#define REPRISE_FRAMING_BYTES 0
+
+/*
+ Port framing: each message is a packet; wants are counted in packets.
+ */
+#define REPRISE_FRAMING_PACKETS 1
 
 /*
  Bytes that belong to the caller and are valid during the call.
@@ -251,7 +282,25 @@ typedef struct ReprisePort {
      `REPRISE_PORT_*`.
      */
     uint32_t direction;
+    /*
+     `REPRISE_FRAMING_*`.
+     */
+    uint32_t framing;
 } ReprisePort;
+
+/*
+ A queue of values for a register.
+ */
+typedef struct RepriseQueue {
+    /*
+     Its name.
+     */
+    const char *name;
+    /*
+     Most values that it holds.
+     */
+    uint32_t depth;
+} RepriseQueue;
 
 /*
  Describes a device. Strings end with a NUL; all of it stays valid as long as the device lives.
@@ -286,6 +335,14 @@ typedef struct RepriseSpec {
      */
     const struct ReprisePort *ports;
     /*
+     Queues.
+     */
+    const struct RepriseQueue *queues;
+    /*
+     Names of the disks.
+     */
+    const char *const *disks;
+    /*
      Number of registers.
      */
     uint32_t register_count;
@@ -309,6 +366,14 @@ typedef struct RepriseSpec {
      Number of timers.
      */
     uint32_t timer_count;
+    /*
+     Number of queues.
+     */
+    uint32_t queue_count;
+    /*
+     Number of disks.
+     */
+    uint32_t disk_count;
 } RepriseSpec;
 
 /*
@@ -372,9 +437,21 @@ typedef struct RepriseDmaWrite {
      */
     uint64_t addr;
     /*
-     The bytes.
+     The bytes. From a disk, only their number counts.
      */
     struct RepriseBytes data;
+    /*
+     The first byte on the disk.
+     */
+    uint64_t offset;
+    /*
+     The disk that the bytes come from, as it is at this moment, or `REPRISE_NO_DISK`.
+     */
+    uint32_t disk;
+    /*
+     0.
+     */
+    uint32_t reserved;
 } RepriseDmaWrite;
 
 /*
@@ -419,9 +496,41 @@ typedef struct RepriseEffects {
      */
     void (*host_out)(void *ctx, uint32_t port, const uint8_t *data, size_t len);
     /*
-     States how many more bytes the device can take on port `port` after this step.
+     States how many more bytes (or packets) the device can take on port `port` after this step.
      */
     void (*host_want)(void *ctx, uint32_t port, uint64_t bytes);
+    /*
+     Appends values to queue `queue`. Not in the step of a read of its register.
+     */
+    void (*queue)(void *ctx, uint16_t queue, const uint32_t *values, size_t count);
+    /*
+     Throws away what queue `queue` holds.
+     */
+    void (*queue_clear)(void *ctx, uint16_t queue);
+    /*
+     The size of disk `disk`, a multiple of 512, or `REPRISE_NO_MEDIUM`.
+     */
+    uint64_t (*disk_len)(void *ctx, uint32_t disk);
+    /*
+     Whether disk `disk` can't be written.
+     */
+    bool (*disk_read_only)(void *ctx, uint32_t disk);
+    /*
+     Reads from disk `disk`.
+     */
+    void (*disk_read)(void *ctx, uint32_t disk, uint64_t offset, uint8_t *data, size_t len);
+    /*
+     Writes to disk `disk`.
+     */
+    void (*disk_write)(void *ctx, uint32_t disk, uint64_t offset, const uint8_t *data, size_t len);
+    /*
+     Makes a range of disk `disk` read as zeros.
+     */
+    void (*disk_discard)(void *ctx, uint32_t disk, uint64_t offset, uint64_t len);
+    /*
+     What was written to disk `disk` is to survive a crash of the host.
+     */
+    void (*disk_flush)(void *ctx, uint32_t disk);
     /*
      Says why `step` is about to fail: UTF-8 text.
      */

@@ -6,7 +6,7 @@
 use std::ffi::{c_char, c_void};
 
 /// Version of this ABI: a host takes a plugin of exactly its own version.
-pub const REPRISE_ABI_VERSION: u32 = 1;
+pub const REPRISE_ABI_VERSION: u32 = 2;
 
 /// Event kind: back to the state of a new device.
 pub const REPRISE_EVENT_RESET: u32 = 1;
@@ -22,6 +22,13 @@ pub const REPRISE_EVENT_TIMER: u32 = 5;
 pub const REPRISE_EVENT_DMA_DONE: u32 = 6;
 /// Event kind: the bytes `data` came in on port `offset`.
 pub const REPRISE_EVENT_HOST: u32 = 7;
+/// Event kind: the CPU took `value` values, at least 1, from queue `arg`.
+pub const REPRISE_EVENT_POPPED: u32 = 8;
+
+/// Length of a disk that has no medium.
+pub const REPRISE_NO_MEDIUM: u64 = u64::MAX;
+/// No disk: the bytes of a DMA write come from the device.
+pub const REPRISE_NO_DISK: u32 = u32::MAX;
 
 /// Register access: reads and writes.
 pub const REPRISE_ACCESS_READ_WRITE: u8 = 0;
@@ -38,6 +45,9 @@ pub const REPRISE_READ_SHADOW: u8 = 1;
 pub const REPRISE_READ_CONST: u8 = 2;
 /// Read policy: ticks of a clock of `read_arg` Hz since guest time 0.
 pub const REPRISE_READ_CLOCK: u8 = 3;
+/// Read policy: the first value of queue `read_arg`. cpu-proc takes it by itself as long as the queue holds one, so the device sees a read only when
+/// the queue is empty.
+pub const REPRISE_READ_QUEUE: u8 = 4;
 
 /// Write policy: the CPU waits for the device.
 pub const REPRISE_WRITE_SYNC: u8 = 0;
@@ -53,6 +63,11 @@ pub const REPRISE_PORT_IN: u32 = 1;
 pub const REPRISE_PORT_OUT: u32 = 2;
 /// Port direction: both.
 pub const REPRISE_PORT_BOTH: u32 = 3;
+
+/// Port framing: a stream of bytes.
+pub const REPRISE_FRAMING_BYTES: u32 = 0;
+/// Port framing: each message is a packet; wants are counted in packets.
+pub const REPRISE_FRAMING_PACKETS: u32 = 1;
 
 /// Bytes that belong to the caller and are valid during the call.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +151,18 @@ pub struct ReprisePort {
     pub name: *const c_char,
     /// `REPRISE_PORT_*`.
     pub direction: u32,
+    /// `REPRISE_FRAMING_*`.
+    pub framing: u32,
+}
+
+/// A queue of values for a register.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct RepriseQueue {
+    /// Its name.
+    pub name: *const c_char,
+    /// Most values that it holds.
+    pub depth: u32,
 }
 
 /// Describes a device. Strings end with a NUL; all of it stays valid as long as the device lives.
@@ -156,6 +183,10 @@ pub struct RepriseSpec {
     pub outputs: *const *const c_char,
     /// Ports.
     pub ports: *const ReprisePort,
+    /// Queues.
+    pub queues: *const RepriseQueue,
+    /// Names of the disks.
+    pub disks: *const *const c_char,
     /// Number of registers.
     pub register_count: u32,
     /// Number of shadows.
@@ -168,6 +199,10 @@ pub struct RepriseSpec {
     pub port_count: u32,
     /// Number of timers.
     pub timer_count: u32,
+    /// Number of queues.
+    pub queue_count: u32,
+    /// Number of disks.
+    pub disk_count: u32,
 }
 
 /// What happens to a device. Fields that a kind does not use are 0.
@@ -208,8 +243,14 @@ pub struct RepriseDmaRead {
 pub struct RepriseDmaWrite {
     /// First address.
     pub addr: u64,
-    /// The bytes.
+    /// The bytes. From a disk, only their number counts.
     pub data: RepriseBytes,
+    /// The first byte on the disk.
+    pub offset: u64,
+    /// The disk that the bytes come from, as it is at this moment, or `REPRISE_NO_DISK`.
+    pub disk: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// The host's functions, valid during one `step`. A device calls them only when something changes.
@@ -239,8 +280,24 @@ pub struct RepriseEffects {
     pub publish: unsafe extern "C" fn(ctx: *mut c_void, shadow: u16, value: u64),
     /// Sends bytes out on port `port`.
     pub host_out: unsafe extern "C" fn(ctx: *mut c_void, port: u32, data: *const u8, len: usize),
-    /// States how many more bytes the device can take on port `port` after this step.
+    /// States how many more bytes (or packets) the device can take on port `port` after this step.
     pub host_want: unsafe extern "C" fn(ctx: *mut c_void, port: u32, bytes: u64),
+    /// Appends values to queue `queue`. Not in the step of a read of its register.
+    pub queue: unsafe extern "C" fn(ctx: *mut c_void, queue: u16, values: *const u32, count: usize),
+    /// Throws away what queue `queue` holds.
+    pub queue_clear: unsafe extern "C" fn(ctx: *mut c_void, queue: u16),
+    /// The size of disk `disk`, a multiple of 512, or `REPRISE_NO_MEDIUM`.
+    pub disk_len: unsafe extern "C" fn(ctx: *mut c_void, disk: u32) -> u64,
+    /// Whether disk `disk` can't be written.
+    pub disk_read_only: unsafe extern "C" fn(ctx: *mut c_void, disk: u32) -> bool,
+    /// Reads from disk `disk`.
+    pub disk_read: unsafe extern "C" fn(ctx: *mut c_void, disk: u32, offset: u64, data: *mut u8, len: usize),
+    /// Writes to disk `disk`.
+    pub disk_write: unsafe extern "C" fn(ctx: *mut c_void, disk: u32, offset: u64, data: *const u8, len: usize),
+    /// Makes a range of disk `disk` read as zeros.
+    pub disk_discard: unsafe extern "C" fn(ctx: *mut c_void, disk: u32, offset: u64, len: u64),
+    /// What was written to disk `disk` is to survive a crash of the host.
+    pub disk_flush: unsafe extern "C" fn(ctx: *mut c_void, disk: u32),
     /// Says why `step` is about to fail: UTF-8 text.
     pub fault: unsafe extern "C" fn(ctx: *mut c_void, text: *const u8, len: usize),
 }

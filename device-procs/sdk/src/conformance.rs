@@ -14,8 +14,8 @@
 use std::fmt;
 
 use crate::device::{Device, Event, VTime};
-use crate::host::{Effect, Instance, Plugin};
-use crate::spec::{Direction, PluginSpec, ReadPolicy, WritePolicy, truncate};
+use crate::host::{Effect, Fault, Instance, MemoryDisk, Plugin};
+use crate::spec::{Direction, Framing, PluginSpec, ReadPolicy, WritePolicy, truncate};
 
 /// Checks a Rust device with the usual amount of work.
 ///
@@ -202,6 +202,7 @@ enum OwnedEffect {
     Plain(Effect<'static>),
     Dma(u64, u64, Vec<(u64, Vec<u8>)>),
     HostOut(u32, Vec<u8>),
+    Queue(u16, Vec<u32>),
 }
 
 impl OwnedEffect {
@@ -219,6 +220,8 @@ impl OwnedEffect {
             Effect::Disarm { id } => Self::Plain(Effect::Disarm { id }),
             Effect::Publish { shadow, value } => Self::Plain(Effect::Publish { shadow, value }),
             Effect::HostWant { port, bytes } => Self::Plain(Effect::HostWant { port, bytes }),
+            Effect::Queue { queue, values } => Self::Queue(queue, values.to_vec()),
+            Effect::QueueClear { queue } => Self::Plain(Effect::QueueClear { queue }),
         }
     }
 }
@@ -230,7 +233,11 @@ struct Model {
     lines: Vec<bool>,
     timers: Vec<Option<VTime>>,
     wants: Vec<u64>,
+    /// How many values each queue holds, and its depth.
+    queues: Vec<(usize, usize)>,
     dma: Vec<(u64, u64)>,
+    packets: Vec<bool>,
+    reads: Vec<(u64, u16)>,
 }
 
 impl Model {
@@ -240,7 +247,10 @@ impl Model {
             lines: vec![false; spec.outputs.len()],
             timers: vec![None; spec.timers as usize],
             wants: vec![0; spec.ports.len()],
+            queues: spec.queues.iter().map(|q| (0, q.depth as usize)).collect(),
             dma: Vec::new(),
+            packets: spec.ports.iter().map(|p| p.framing == Framing::Packets).collect(),
+            reads: spec.registers.iter().filter_map(|r| Some((r.offset, queue_of(r.read)?))).collect(),
         }
     }
 
@@ -248,7 +258,17 @@ impl Model {
         match event {
             OwnedEvent::Plain(Event::Timer(id)) => self.timers[*id as usize] = None,
             OwnedEvent::DmaDone(tag, _) => self.dma.retain(|d| d.0 != *tag),
-            OwnedEvent::Host(port, data) => self.wants[*port as usize] -= data.len() as u64,
+            OwnedEvent::Host(port, data) => {
+                let i = *port as usize;
+                self.wants[i] -= if self.packets[i] { 1 } else { data.len() as u64 };
+            }
+            OwnedEvent::Plain(Event::Popped { queue, count }) => self.queues[usize::from(*queue)].0 -= *count as usize,
+            OwnedEvent::Plain(Event::Read { offset, size: 4, .. }) => {
+                if let Some(&(_, queue)) = self.reads.iter().find(|r| r.0 == *offset) {
+                    let held = &mut self.queues[usize::from(queue)].0;
+                    *held = held.saturating_sub(1);
+                }
+            }
             OwnedEvent::Plain(Event::Reset) => self.dma.clear(),
             OwnedEvent::Plain(_) => {}
         }
@@ -263,6 +283,12 @@ impl Model {
                 OwnedEffect::Plain(Effect::Publish { shadow, value }) => self.shadows[*shadow as usize] = *value,
                 OwnedEffect::Plain(Effect::HostWant { port, bytes }) => self.wants[*port as usize] = *bytes,
                 OwnedEffect::Dma(tag, len, _) => self.dma.push((*tag, *len)),
+                OwnedEffect::Queue(queue, values) => {
+                    let (held, depth) = &mut self.queues[usize::from(*queue)];
+                    *held += values.len();
+                    assert!(*held <= *depth, "queue {queue} holds {held} values, its depth is {depth}");
+                }
+                OwnedEffect::Plain(Effect::QueueClear { queue }) => self.queues[usize::from(*queue)].0 = 0,
                 OwnedEffect::Plain(_) | OwnedEffect::HostOut(..) => {}
             }
         }
@@ -272,6 +298,30 @@ impl Model {
     fn due(&self, until: VTime) -> Option<(VTime, u32)> {
         let armed = self.timers.iter().enumerate().filter_map(|(id, at)| at.map(|at| (at, id as u32)));
         armed.min().filter(|&(at, _)| at <= until)
+    }
+}
+
+fn queue_of(read: ReadPolicy) -> Option<u16> {
+    match read {
+        ReadPolicy::Queue(i) => Some(i),
+        _ => None,
+    }
+}
+
+/// A device and the disk behind it.
+struct World {
+    device: Instance,
+    disk: MemoryDisk,
+}
+
+impl World {
+    fn spec(&self) -> &PluginSpec {
+        self.device.spec()
+    }
+
+    /// The device's whole state, with what is on its disk.
+    fn save(&self) -> Result<(Vec<u8>, MemoryDisk), Fault> {
+        Ok((self.device.save()?, self.disk.clone()))
     }
 }
 
@@ -299,9 +349,19 @@ impl Run<'_, '_> {
         Err(Failure { kind: self.suite.plugin.kind().into(), seed: Some(self.seed), what: what.into(), trail })
     }
 
-    fn step(&mut self, device: &mut Instance, now: VTime, event: Event<'_>) -> Result<Vec<OwnedEffect>, Failure> {
+    fn create(&self) -> Result<World, Failure> {
+        let device = self.suite.create()?;
+        let mut rng = Rng(self.seed ^ 0xd15c);
+        // Small, so that a device that is led by random numbers meets its end.
+        let size = if device.spec().disks.is_empty() { 0 } else { 512 * (8 + rng.below(120)) };
+        let data = (0..size).map(|_| rng.next() as u8).collect();
+        Ok(World { device, disk: MemoryDisk { data, read_only: self.seed % 5 == 4, flushes: 0 } })
+    }
+
+    fn step(&mut self, world: &mut World, now: VTime, event: Event<'_>) -> Result<Vec<OwnedEffect>, Failure> {
         let mut effects = Vec::new();
-        let result = device.step(now, event, &mut |e| effects.push(OwnedEffect::of(e)));
+        let World { device, disk } = world;
+        let result = device.step_with(now, event, disk, &mut |e| effects.push(OwnedEffect::of(e)));
         self.trail.push(format!("{now} {event:x?} -> {effects:x?}"));
         self.report.events += 1;
         self.report.effects += effects.len() as u64;
@@ -311,18 +371,19 @@ impl Run<'_, '_> {
         }
     }
 
-    fn save(&self, device: &Instance) -> Result<Vec<u8>, Failure> {
+    fn save(&self, device: &World) -> Result<(Vec<u8>, MemoryDisk), Failure> {
         device.save().or_else(|e| self.fail(e.to_string()))
     }
 
-    fn restore(&self, state: &[u8]) -> Result<Instance, Failure> {
+    fn restore(&self, (state, disk): &(Vec<u8>, MemoryDisk)) -> Result<World, Failure> {
         let made = self.suite.plugin.restore(self.suite.config, state);
-        made.or_else(|e| self.fail(format!("it refuses a state that it saved: {e}")))
+        let device = made.or_else(|e| self.fail(format!("it refuses a state that it saved: {e}")))?;
+        Ok(World { device, disk: disk.clone() })
     }
 
     /// Makes the sequence by running it.
     fn record(&mut self) -> Result<(Vec<Step>, VTime), Failure> {
-        let mut device = self.suite.create()?;
+        let mut device = self.create()?;
         let spec = device.spec().clone();
         let mut model = Model::new(&spec);
         let mut rng = Rng(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
@@ -346,9 +407,9 @@ impl Run<'_, '_> {
         Ok((script, now))
     }
 
-    fn wants_agree(&self, device: &Instance, model: &Model) -> Result<(), Failure> {
+    fn wants_agree(&self, device: &World, model: &Model) -> Result<(), Failure> {
         for (port, &bytes) in model.wants.iter().enumerate() {
-            let says = device.want(port as u32);
+            let says = device.device.want(port as u32);
             if says != bytes {
                 return self.fail(format!("it wants {says} bytes on port {port}, but its effects said {bytes}"));
             }
@@ -357,13 +418,7 @@ impl Run<'_, '_> {
     }
 
     /// Compares what cpu-proc answers by itself with the device's own answers, on a copy of the device.
-    fn local_answers(
-        &mut self,
-        device: &Instance,
-        spec: &PluginSpec,
-        model: &Model,
-        now: VTime,
-    ) -> Result<(), Failure> {
+    fn local_answers(&mut self, device: &World, spec: &PluginSpec, model: &Model, now: VTime) -> Result<(), Failure> {
         let state = self.save(device)?;
         let mut copy = self.restore(&state)?;
         if self.save(&copy)? != state {
@@ -372,7 +427,7 @@ impl Run<'_, '_> {
         for r in &spec.registers {
             for size in [1, 2, 4, 8].into_iter().filter(|&s| r.takes(s)) {
                 let expected = match r.read {
-                    ReadPolicy::Sync => continue,
+                    ReadPolicy::Sync | ReadPolicy::Queue(_) => continue,
                     ReadPolicy::Shadow(i) => truncate(model.shadows[usize::from(i)], size),
                     local => local.value(now, size).expect("a constant or a clock"),
                 };
@@ -397,7 +452,7 @@ impl Run<'_, '_> {
     /// Writes to each register that stores what is written the value that it has: cpu-proc would leave that out.
     fn stored_again(
         &mut self,
-        device: &mut Instance,
+        device: &mut World,
         spec: &PluginSpec,
         model: &Model,
         now: VTime,
@@ -418,7 +473,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn go_on(&mut self, device: &mut Instance, steps: &[Step], how: &str) -> Result<(), Failure> {
+    fn go_on(&mut self, device: &mut World, steps: &[Step], how: &str) -> Result<(), Failure> {
         for (i, s) in steps.iter().enumerate() {
             let effects = self.step(device, s.now, s.event.as_event())?;
             if effects != s.effects {
@@ -430,7 +485,7 @@ impl Run<'_, '_> {
     }
 
     fn repeats(&mut self, script: &[Step]) -> Result<(), Failure> {
-        let mut device = self.suite.create()?;
+        let mut device = self.create()?;
         self.go_on(&mut device, script, "the same events again")
     }
 
@@ -438,7 +493,7 @@ impl Run<'_, '_> {
         let mut rng = Rng(self.seed ^ 0xcccc);
         for _ in 0..3 {
             let cut = rng.below(script.len() as u64) as usize;
-            let mut device = self.suite.create()?;
+            let mut device = self.create()?;
             self.go_on(&mut device, &script[..cut], "before the cut")?;
             let mut restored = self.restore(&self.save(&device)?)?;
             self.go_on(&mut restored, &script[cut..], &format!("restored after event {cut}"))?;
@@ -453,8 +508,8 @@ impl Run<'_, '_> {
 
     /// A reset at the end of the sequence, against a reset of a new device at the same time.
     fn resets(&mut self, script: &[Step], now: VTime) -> Result<(), Failure> {
-        let mut used = self.suite.create()?;
-        let mut new = self.suite.create()?;
+        let mut used = self.create()?;
+        let mut new = self.create()?;
         let mut models = [Model::new(used.spec()), Model::new(used.spec())];
         for s in script {
             models[0].before(&s.event);
@@ -468,7 +523,8 @@ impl Run<'_, '_> {
         if models[0] != models[1] {
             return self.fail(format!("after a reset it shows {:x?}, a new device shows {:x?}", models[0], models[1]));
         }
-        let (a, b) = (self.save(&used)?, self.save(&new)?);
+        // The disks keep what was written to them.
+        let (a, b) = (self.save(&used)?.0, self.save(&new)?.0);
         if a != b {
             return self.fail(format!("after a reset its state is {a:x?}, that of a new device is {b:x?}"));
         }
@@ -476,12 +532,12 @@ impl Run<'_, '_> {
     }
 
     fn hostile_events(&mut self) -> Result<(), Failure> {
-        let mut device = self.suite.create()?;
+        let mut device = self.create()?;
         let mut rng = Rng(self.seed ^ 0xbad);
         self.bombard(&mut device, &mut rng, 300)
     }
 
-    fn bombard(&mut self, device: &mut Instance, rng: &mut Rng, events: u64) -> Result<(), Failure> {
+    fn bombard(&mut self, device: &mut World, rng: &mut Rng, events: u64) -> Result<(), Failure> {
         let window = device.spec().window;
         let mut now = VTime(rng.odd());
         for tag in 0..events {
@@ -489,7 +545,8 @@ impl Run<'_, '_> {
             let data: Vec<_> = (0..rng.below(9000) * u64::from(rng.chance(10))).map(|_| rng.next() as u8).collect();
             let offset = if rng.chance(80) { rng.below(window) } else { rng.odd() };
             let size = rng.pick(&[1, 2, 4, 4, 4, 8, 0, 3, 255]);
-            let event = match rng.below(9) {
+            let event = match rng.below(10) {
+                9 => Event::Popped { queue: rng.below(3) as u16, count: rng.odd() as u32 },
                 0 => Event::Reset,
                 1 | 2 => Event::Read { tag, offset, size },
                 3 | 4 => Event::Write { tag, offset, size, value: truncate(rng.odd(), size) },
@@ -506,13 +563,13 @@ impl Run<'_, '_> {
     /// Restores from bytes that no device saved: refused, or a device that works.
     fn hostile_states(&mut self, script: &[Step]) -> Result<(), Failure> {
         let mut rng = Rng(self.seed ^ 0x57a7e);
-        let mut device = self.suite.create()?;
+        let mut device = self.create()?;
         self.go_on(&mut device, &script[..script.len() / 2], "before saving")?;
         let good = self.save(&device)?;
         for round in 0..40 {
-            let mut state = good.clone();
+            let mut state = good.0.clone();
             match round % 4 {
-                0 => state.truncate(rng.below(good.len() as u64 + 1) as usize),
+                0 => state.truncate(rng.below(good.0.len() as u64 + 1) as usize),
                 1 => state = (0..rng.below(200)).map(|_| rng.next() as u8).collect(),
                 _ => (0..=rng.below(3)).for_each(|_| {
                     let i = rng.below(state.len() as u64) as usize;
@@ -522,7 +579,8 @@ impl Run<'_, '_> {
             match self.suite.plugin.restore(self.suite.config, &state) {
                 Err(e) if e.to_string().contains("panicked") => return self.fail(format!("state {state:x?}: {e}")),
                 Err(_) => self.report.refused += 1,
-                Ok(mut device) => {
+                Ok(device) => {
+                    let mut device = World { device, disk: good.1.clone() };
                     self.trail = vec![format!("restored from {state:x?}")];
                     // A state that contradicts what was published may break the spec's rules, which its host stops; a panic is a bug.
                     self.bombard(&mut device, &mut rng, 40)
@@ -554,12 +612,18 @@ fn next_event(
         80..=84 if !spec.inputs.is_empty() => {
             OwnedEvent::Plain(Event::Line { pin: rng.below(spec.inputs.len() as u64) as u32, level: rng.chance(50) })
         }
-        85..=94 => host_event(rng, spec, model).unwrap_or_else(|| read_event(rng, spec, tag)),
-        95..=97 if !model.dma.is_empty() => {
+        85..=92 => host_event(rng, spec, model).unwrap_or_else(|| read_event(rng, spec, tag)),
+        93..=97 if !model.dma.is_empty() => {
             let (tag, len) = model.dma[0];
             OwnedEvent::DmaDone(tag, (0..len).map(|_| rng.next() as u8).collect())
         }
         98 => OwnedEvent::Plain(Event::Reset),
+        _ if model.queues.iter().any(|q| q.0 > 0) => {
+            let full: Vec<usize> = (0..model.queues.len()).filter(|&i| model.queues[i].0 > 0).collect();
+            let i = rng.pick(&full);
+            let count = 1 + rng.below(model.queues[i].0 as u64) as u32;
+            OwnedEvent::Plain(Event::Popped { queue: i as u16, count })
+        }
         _ => read_event(rng, spec, tag),
     };
     (later, event)
@@ -595,6 +659,11 @@ fn host_event(rng: &mut Rng, spec: &PluginSpec, model: &Model) -> Option<OwnedEv
         return None;
     }
     let port = rng.pick(&ports);
+    if spec.ports[port].framing == Framing::Packets {
+        let any = rng.below(1600);
+        let len = rng.pick(&[14, 42, 60, 64, 1500, 1514, any]);
+        return Some(OwnedEvent::Host(port as u32, (0..len).map(|_| rng.next() as u8).collect()));
+    }
     let most = model.wants[port].min(5000);
     let len = if rng.chance(20) { most } else { 1 + rng.below(most.min(40)) };
     Some(OwnedEvent::Host(port as u32, (0..len).map(|_| rng.next() as u8).collect()))
@@ -653,7 +722,8 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::device::{ConfigError, Effects, RestoreError};
+    use crate::device::{ConfigError, DmaData, DmaWrite, Effects, RestoreError};
+    use crate::host::Disks;
     use crate::spec::Register;
 
     /// A counter with one writable register, and a choice of faults.
@@ -753,6 +823,170 @@ mod tests {
             RestoreError::check(hidden == 0 || !cfg.fault.is_empty(), "hidden")?;
             Ok(Self { cfg: cfg.clone(), value, kept, hidden })
         }
+    }
+
+    /// A tape: it reads blocks of its disk into a queue, or by DMA into RAM, and writes what it is sent in packets.
+    struct Tape {
+        cfg: ToyConfig,
+        block: u32,
+        held: u32,
+    }
+
+    impl Tape {
+        fn fill(&mut self, fx: &mut Effects<'_>) {
+            let blocks = (fx.disk_len(0).unwrap_or(0) / 512) as u32;
+            if self.held > 0 || blocks == 0 {
+                return;
+            }
+            let mut bytes = [0; 64];
+            fx.disk_read(0, u64::from(self.block % blocks) * 512, &mut bytes);
+            let words: Vec<u32> =
+                bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().expect("4 bytes"))).collect();
+            fx.queue(0, &words);
+            self.held = 16;
+        }
+    }
+
+    impl Device for Tape {
+        const KIND: &'static str = "tape";
+        type Config = ToyConfig;
+        type State = (u32, u32);
+
+        fn spec(_: &ToyConfig) -> PluginSpec {
+            PluginSpec::new("tape", "1.0", 0x1000)
+                .registers([
+                    Register::rw("BLOCK", 0, 0, "1").shadow(0),
+                    Register::ro("DATA", 4, 0, "2").queue(0),
+                    Register::wo("COMMAND", 8, "3"),
+                    Register::ro("LEFT", 12, 0, "4").shadow(1),
+                ])
+                .shadows(&[("BLOCK", 0), ("LEFT", 0)])
+                .queue("DATA", 16)
+                .disk("reel")
+                .packets("wire", Direction::Both)
+        }
+
+        fn new(cfg: &ToyConfig) -> Result<Self, ConfigError> {
+            Ok(Self { cfg: cfg.clone(), block: 0, held: 0 })
+        }
+
+        fn step(&mut self, _: VTime, event: Event<'_>, fx: &mut Effects<'_>) {
+            let fault = &*self.cfg.fault.clone();
+            let writable = !fx.disk_read_only(0) && fx.disk_len(0).is_some();
+            match event {
+                Event::Reset => (self.block, self.held) = (0, 0),
+                Event::Read { tag, offset: 0, .. } => fx.reply(tag, self.block.into()),
+                Event::Read { tag, offset: 12, .. } => fx.reply(tag, self.held.into()),
+                Event::Read { tag, offset, .. } => {
+                    if fault == "late" && offset == 4 {
+                        fx.queue(0, &[1]);
+                    }
+                    fx.reply(tag, 0);
+                }
+                Event::Write { offset: 0, value, .. } => self.block = value as u32,
+                Event::Write { offset: 8, value: 1, .. } => self.fill(fx),
+                Event::Write { offset: 8, value: 2, .. } => {
+                    let beyond = if fault == "beyond" { 1 << 40 } else { 0 };
+                    let data = DmaData::Disk { disk: 0, offset: beyond, len: 512 };
+                    fx.dma(1, &[], &[DmaWrite { addr: 0x8000_0000, data }]);
+                }
+                Event::Write { offset: 8, value: 3, .. } => {
+                    fx.queue_clear(0);
+                    self.held = 0;
+                }
+                Event::Write { offset: 8, value: 4, .. } if writable => fx.disk_discard(0, 512, 1024),
+                Event::Host { data, .. } if writable => {
+                    fx.disk_write(0, 0, &data[..data.len().min(512)]);
+                    fx.disk_flush(0);
+                }
+                Event::Popped { count, .. } => {
+                    self.held -= if fault == "forgets" { 0 } else { count };
+                    if self.held == 0 {
+                        self.block = self.block.wrapping_add(1);
+                        self.fill(fx);
+                    }
+                }
+                _ => {}
+            }
+            if fault == "overfull" && self.held > 0 {
+                fx.queue(0, &[7]);
+            }
+            fx.publish(0, self.block.into());
+            fx.publish(1, self.held.into());
+            fx.host_want(0, 2);
+        }
+
+        fn save(&self) -> (u32, u32) {
+            (self.block, self.held)
+        }
+
+        fn restore(cfg: &ToyConfig, (block, held): (u32, u32)) -> Result<Self, RestoreError> {
+            RestoreError::check(held <= 16, "it holds more than a block")?;
+            Ok(Self { cfg: cfg.clone(), block, held })
+        }
+    }
+
+    #[test]
+    fn a_device_with_a_disk_and_a_queue_conforms() {
+        let report = Suite::new(&Plugin::of::<Tape>(), "()").values(&[1, 2, 3, 4]).check();
+        assert!(report.events > 10_000 && report.cuts == 72, "{report:?}");
+    }
+
+    #[test]
+    fn faults_with_disks_and_queues_are_found() {
+        let finds = |fault: &str, word: &str| {
+            let config = format!("(fault: {fault:?})");
+            let plugin = Plugin::of::<Tape>();
+            let failure = Suite::new(&plugin, &config).values(&[1, 2, 3, 4]).run().expect_err(fault).to_string();
+            assert!(failure.contains(word), "{fault}: {failure}");
+        };
+        finds("late", "in a read of it");
+        finds("beyond", "of disk 0, which has");
+        finds("overfull", "holds at most 16 values");
+    }
+
+    #[test]
+    fn a_disk_is_read_into_dma_with_its_origin() {
+        struct Untouched(MemoryDisk);
+        impl Disks for Untouched {
+            fn size(&self, disk: u32) -> Option<u64> {
+                self.0.size(disk)
+            }
+            fn read_only(&self, disk: u32) -> bool {
+                self.0.read_only(disk)
+            }
+            fn read(&mut self, disk: u32, offset: u64, buffer: &mut [u8]) -> Result<(), String> {
+                self.0.read(disk, offset, buffer)
+            }
+            fn write(&mut self, _: u32, _: u64, _: &[u8]) -> Result<(), String> {
+                Err("no room".into())
+            }
+            fn discard(&mut self, _: u32, _: u64, _: u64) -> Result<(), String> {
+                Err("no room".into())
+            }
+            fn flush(&mut self, _: u32) -> Result<(), String> {
+                Ok(())
+            }
+            fn unchanged(&self, _: u32, _: u64, _: u64) -> bool {
+                true
+            }
+        }
+        let mut disk = Untouched(MemoryDisk { data: vec![0xa5; 1024], read_only: false, flushes: 0 });
+        let mut tape = Plugin::of::<Tape>().create("()").unwrap();
+        let mut seen = Vec::new();
+        let start = Event::Write { tag: 0, offset: 8, size: 4, value: 2 };
+        tape.step_with(VTime(0), start, &mut disk, &mut |e| {
+            if let Effect::Dma { writes, .. } = e {
+                seen.extend(writes.iter().map(|w| (w.addr, w.data.to_vec(), w.origin)));
+            }
+        })
+        .unwrap();
+        let origin = Some(crate::dma::Origin { disk: 0, offset: 0 });
+        assert_eq!(seen, [(0x8000_0000, vec![0xa5; 512], origin)]);
+        // The host's trouble is no matter of the guest's: the device stops.
+        let packet = Event::Host { port: 0, data: &[1; 60] };
+        let fault = tape.step_with(VTime(0), packet, &mut disk, &mut |_| {}).unwrap_err();
+        assert!(fault.0.contains("no room"), "{fault}");
     }
 
     #[test]

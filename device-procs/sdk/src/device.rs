@@ -99,6 +99,14 @@ pub enum Event<'a> {
         /// The bytes.
         data: &'a [u8],
     },
+    /// The CPU has taken values from a queue. The SDK has removed them from what it knows of the queue; the device makes it so
+    /// in its own state, and may queue more.
+    Popped {
+        /// Index into [`PluginSpec::queues`].
+        queue: u16,
+        /// How many, at least 1.
+        count: u32,
+    },
 }
 
 /// A range of guest physical addresses to read by DMA.
@@ -117,7 +125,36 @@ pub struct DmaWrite<'a> {
     /// First guest physical address.
     pub addr: u64,
     /// The bytes.
-    pub data: &'a [u8],
+    pub data: DmaData<'a>,
+}
+
+/// Where the bytes of a [`DmaWrite`] come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DmaData<'a> {
+    /// From the device.
+    Bytes(&'a [u8]),
+    /// From a disk, as it is at this moment. They need not be copied through the device, and a recording can name the disk's image instead of
+    /// holding them.
+    Disk {
+        /// Index into [`PluginSpec::disks`].
+        disk: u32,
+        /// First byte on the disk.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+}
+
+impl DmaData<'_> {
+    /// How many bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "an empty write is as good as any")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(data) => data.len() as u64,
+            Self::Disk { len, .. } => *len,
+        }
+    }
 }
 
 /// What a device does to the world, in the order of the calls.
@@ -195,8 +232,73 @@ impl Effects<'_> {
         }
     }
 
-    /// States how many more bytes of host input the device can take on `port` after this step. The host never sends more, counting
-    /// what is on its way.
+    /// Appends values to queue `queue` (index into [`PluginSpec::queues`]), for reads of its register. Not in the step of such a read, nor in that of a posted
+    /// write.
+    ///
+    /// # Panics
+    /// If the queue would hold more than its depth.
+    pub fn queue(&mut self, queue: u16, values: &[u32]) {
+        if values.is_empty() {
+            return;
+        }
+        let (held, depth) = &mut self.outputs.queues[usize::from(queue)];
+        assert!(held.len() + values.len() <= *depth as usize, "queue {queue} holds at most {depth} values");
+        held.extend(values);
+        self.sink.queue(queue, values);
+    }
+
+    /// How many values of queue `queue` were not taken yet, as far as the device was told.
+    #[must_use]
+    pub fn queued(&self, queue: u16) -> usize {
+        self.outputs.queues[usize::from(queue)].0.len()
+    }
+
+    /// Throws away what queue `queue` holds.
+    pub fn queue_clear(&mut self, queue: u16) {
+        let held = &mut self.outputs.queues[usize::from(queue)].0;
+        if !held.is_empty() {
+            held.clear();
+            self.sink.queue_clear(queue);
+        }
+    }
+
+    /// The size of disk `disk` (index into [`PluginSpec::disks`]) in bytes, a multiple of 512; `None` if there is no medium. It does not change while the
+    /// machine runs.
+    ///
+    /// A disk is part of the device's state that lives outside of it: what it holds depends on the image at the machine's start and on what the device wrote.
+    #[must_use]
+    pub fn disk_len(&self, disk: u32) -> Option<u64> {
+        self.sink.disk_len(disk)
+    }
+
+    /// Whether disk `disk` can't be written.
+    #[must_use]
+    pub fn disk_read_only(&self, disk: u32) -> bool {
+        self.sink.disk_read_only(disk)
+    }
+
+    /// Reads from a disk. A range outside of the disk is a fault of the device.
+    pub fn disk_read(&mut self, disk: u32, offset: u64, buffer: &mut [u8]) {
+        self.sink.disk_read(disk, offset, buffer);
+    }
+
+    /// Writes to a disk. A range outside of the disk, or a disk that can't be written, is a fault of the device.
+    pub fn disk_write(&mut self, disk: u32, offset: u64, data: &[u8]) {
+        self.sink.disk_write(disk, offset, data);
+    }
+
+    /// Makes a range of a disk read as zeros. The same rules as for a write.
+    pub fn disk_discard(&mut self, disk: u32, offset: u64, len: u64) {
+        self.sink.disk_discard(disk, offset, len);
+    }
+
+    /// What was written to a disk is to survive a crash of the host.
+    pub fn disk_flush(&mut self, disk: u32) {
+        self.sink.disk_flush(disk);
+    }
+
+    /// States how many more bytes (packets, on a port of packets) of host input the device can take on `port` after this step. The host never sends
+    /// more, counting what is on its way.
     pub fn host_want(&mut self, port: u32, bytes: u64) {
         if std::mem::replace(&mut self.outputs.wants[port as usize], bytes) != bytes || self.restate_wants {
             self.sink.host_want(port, bytes);

@@ -1,9 +1,9 @@
 //! How a [`Effects::dma`](crate::Effects::dma) request is laid out in a channel's arena, and the limits on it.
 //!
-//! Little-endian: `tag: u64`, `reads: u32`, `writes: u32`, then `addr: u64, len: u64` of each read, then of each write, then
-//! the bytes of all writes, one after the other.
+//! Little-endian: `tag: u64`, `reads: u32`, `writes: u32`, then `addr: u64, len: u64` of each read, then `addr: u64, len: u64, origin: u64` of each
+//! write, then the bytes of all writes, one after the other. The origin is that of [`Origin::to_bits`], or all ones.
 
-use crate::device::{DmaRange, DmaWrite};
+use crate::device::DmaRange;
 
 /// Ranges of each direction in one request.
 pub const MAX_RANGES: usize = 1024;
@@ -11,7 +11,43 @@ pub const MAX_RANGES: usize = 1024;
 pub const MAX_BYTES: u64 = 1 << 20;
 
 const HEADER: usize = 16;
-const RANGE: usize = 16;
+const READ: usize = 16;
+const WRITE: usize = 24;
+const NO_ORIGIN: u64 = u64::MAX;
+
+/// Where bytes stand in the image that a disk was made of, in which they were not changed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Which disk of the device.
+    pub disk: u32,
+    /// First byte.
+    pub offset: u64,
+}
+
+impl Origin {
+    /// The disk in the highest byte, the offset in the others; `None` if they don't fit.
+    #[must_use]
+    pub fn to_bits(self) -> Option<u64> {
+        (self.disk < 255 && self.offset < 1 << 56).then_some(u64::from(self.disk) << 56 | self.offset)
+    }
+
+    /// The reverse of [`Self::to_bits`].
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        (bits != NO_ORIGIN).then_some(Self { disk: (bits >> 56) as u32, offset: bits & ((1 << 56) - 1) })
+    }
+}
+
+/// A range to write, with its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write<'a> {
+    /// First guest physical address.
+    pub addr: u64,
+    /// The bytes.
+    pub data: &'a [u8],
+    /// Where they come from, if that is known.
+    pub origin: Option<Origin>,
+}
 
 /// A decoded request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +57,7 @@ pub struct Request<'a> {
     /// What to read, in order.
     pub reads: Vec<DmaRange>,
     /// What to write, in order.
-    pub writes: Vec<DmaWrite<'a>>,
+    pub writes: Vec<Write<'a>>,
 }
 
 /// Why a request is refused.
@@ -42,13 +78,24 @@ pub enum DmaError {
 ///
 /// # Errors
 /// If the request is too large or a range wraps.
-pub fn check(reads: &[DmaRange], writes: &[DmaWrite<'_>]) -> Result<(), DmaError> {
+pub fn check(reads: &[DmaRange], writes: &[Write<'_>]) -> Result<(), DmaError> {
+    let writes = writes.iter().map(|w| DmaRange { addr: w.addr, len: w.data.len() as u64 });
+    check_ranges(reads.iter().copied(), writes)
+}
+
+/// Checks the limits, before the bytes of the writes are at hand.
+///
+/// # Errors
+/// If the request is too large or a range wraps.
+pub fn check_ranges(
+    reads: impl ExactSizeIterator<Item = DmaRange>,
+    writes: impl ExactSizeIterator<Item = DmaRange>,
+) -> Result<(), DmaError> {
     if reads.len() > MAX_RANGES || writes.len() > MAX_RANGES {
         return Err(DmaError::TooLarge);
     }
     let mut sums = [0u64; 2];
-    let ranges =
-        reads.iter().map(|r| (0, r.addr, r.len)).chain(writes.iter().map(|w| (1, w.addr, w.data.len() as u64)));
+    let ranges = reads.map(|r| (0, r.addr, r.len)).chain(writes.map(|w| (1, w.addr, w.len)));
     for (direction, addr, len) in ranges {
         addr.checked_add(len).ok_or(DmaError::Wraps)?;
         sums[direction] = sums[direction].checked_add(len).filter(|&s| s <= MAX_BYTES).ok_or(DmaError::TooLarge)?;
@@ -60,16 +107,21 @@ pub fn check(reads: &[DmaRange], writes: &[DmaWrite<'_>]) -> Result<(), DmaError
 ///
 /// # Errors
 /// As [`check`].
-pub fn encode(tag: u64, reads: &[DmaRange], writes: &[DmaWrite<'_>]) -> Result<Vec<u8>, DmaError> {
+pub fn encode(tag: u64, reads: &[DmaRange], writes: &[Write<'_>]) -> Result<Vec<u8>, DmaError> {
     check(reads, writes)?;
-    let mut out = Vec::new();
+    let bytes: usize = writes.iter().map(|w| w.data.len()).sum();
+    let mut out = Vec::with_capacity(HEADER + READ * reads.len() + WRITE * writes.len() + bytes);
     out.extend_from_slice(&tag.to_le_bytes());
     out.extend_from_slice(&(reads.len() as u32).to_le_bytes());
     out.extend_from_slice(&(writes.len() as u32).to_le_bytes());
-    let ranges = reads.iter().map(|r| (r.addr, r.len)).chain(writes.iter().map(|w| (w.addr, w.data.len() as u64)));
-    for (addr, len) in ranges {
-        out.extend_from_slice(&addr.to_le_bytes());
-        out.extend_from_slice(&len.to_le_bytes());
+    for r in reads {
+        out.extend_from_slice(&r.addr.to_le_bytes());
+        out.extend_from_slice(&r.len.to_le_bytes());
+    }
+    for w in writes {
+        out.extend_from_slice(&w.addr.to_le_bytes());
+        out.extend_from_slice(&(w.data.len() as u64).to_le_bytes());
+        out.extend_from_slice(&w.origin.and_then(Origin::to_bits).unwrap_or(NO_ORIGIN).to_le_bytes());
     }
     writes.iter().for_each(|w| out.extend_from_slice(w.data));
     Ok(out)
@@ -87,14 +139,15 @@ pub fn decode(bytes: &[u8]) -> Result<Request<'_>, DmaError> {
     if n_reads > MAX_RANGES || n_writes > MAX_RANGES {
         return Err(DmaError::TooLarge);
     }
-    let (table, mut data) = rest.split_at_checked((n_reads + n_writes) * RANGE).ok_or(DmaError::Length)?;
-    let mut ranges = table.chunks_exact(RANGE).map(|c| DmaRange { addr: u64_at(c, 0), len: u64_at(c, 8) });
-    let reads: Vec<_> = ranges.by_ref().take(n_reads).collect();
+    let (read_table, rest) = rest.split_at_checked(n_reads * READ).ok_or(DmaError::Length)?;
+    let (write_table, mut data) = rest.split_at_checked(n_writes * WRITE).ok_or(DmaError::Length)?;
+    let reads: Vec<_> =
+        read_table.chunks_exact(READ).map(|c| DmaRange { addr: u64_at(c, 0), len: u64_at(c, 8) }).collect();
     let mut writes = Vec::with_capacity(n_writes);
-    for r in ranges {
-        let len = usize::try_from(r.len).map_err(|_| DmaError::TooLarge)?;
+    for c in write_table.chunks_exact(WRITE) {
+        let len = usize::try_from(u64_at(c, 8)).map_err(|_| DmaError::TooLarge)?;
         let (head, tail) = data.split_at_checked(len).ok_or(DmaError::Length)?;
-        writes.push(DmaWrite { addr: r.addr, data: head });
+        writes.push(Write { addr: u64_at(c, 0), data: head, origin: Origin::from_bits(u64_at(c, 16)) });
         data = tail;
     }
     if !data.is_empty() {
@@ -111,7 +164,8 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         let reads = [DmaRange { addr: 0x8000_0000, len: 4096 }, DmaRange { addr: 1, len: 0 }];
-        let writes = [DmaWrite { addr: 5, data: b"abc" }, DmaWrite { addr: 0x1_0000_0000, data: b"" }];
+        let origin = Some(Origin { disk: 3, offset: 0x1234_5678_9a00 });
+        let writes = [Write { addr: 5, data: b"abc", origin }, Write { addr: 0x1_0000_0000, data: b"", origin: None }];
         let bytes = encode(77, &reads, &writes).unwrap();
         let back = decode(&bytes).unwrap();
         assert_eq!(back, Request { tag: 77, reads: reads.to_vec(), writes: writes.to_vec() });

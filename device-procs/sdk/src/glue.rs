@@ -2,6 +2,7 @@
 //!
 //! The saved state of such a plugin is, in postcard's encoding, its kind, what [`Effects`] remembers, and [`Device::State`].
 
+use std::collections::VecDeque;
 use std::ffi::{CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,14 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::abi::{
     REPRISE_ABI_VERSION, REPRISE_ACCESS_READ_ONLY, REPRISE_ACCESS_READ_WRITE, REPRISE_ACCESS_WRITE_ONLY,
-    REPRISE_EVENT_DMA_DONE, REPRISE_EVENT_HOST, REPRISE_EVENT_LINE, REPRISE_EVENT_READ, REPRISE_EVENT_RESET,
-    REPRISE_EVENT_TIMER, REPRISE_EVENT_WRITE, REPRISE_PORT_BOTH, REPRISE_PORT_IN, REPRISE_PORT_OUT, REPRISE_READ_CLOCK,
-    REPRISE_READ_CONST, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED, REPRISE_WRITE_STORED,
-    REPRISE_WRITE_SYNC, RepriseBytes, RepriseDmaRead, RepriseDmaWrite, RepriseEffects, RepriseError, RepriseEvent,
-    ReprisePort, RepriseRegister, RepriseShadow, RepriseSink, RepriseSpec, RepriseVtable,
+    REPRISE_EVENT_DMA_DONE, REPRISE_EVENT_HOST, REPRISE_EVENT_LINE, REPRISE_EVENT_POPPED, REPRISE_EVENT_READ,
+    REPRISE_EVENT_RESET, REPRISE_EVENT_TIMER, REPRISE_EVENT_WRITE, REPRISE_FRAMING_BYTES, REPRISE_FRAMING_PACKETS,
+    REPRISE_NO_DISK, REPRISE_NO_MEDIUM, REPRISE_PORT_BOTH, REPRISE_PORT_IN, REPRISE_PORT_OUT, REPRISE_READ_CLOCK,
+    REPRISE_READ_CONST, REPRISE_READ_QUEUE, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED,
+    REPRISE_WRITE_STORED, REPRISE_WRITE_SYNC, RepriseBytes, RepriseDmaRead, RepriseDmaWrite, RepriseEffects,
+    RepriseError, RepriseEvent, ReprisePort, RepriseQueue, RepriseRegister, RepriseShadow, RepriseSink, RepriseSpec,
+    RepriseVtable,
 };
-use crate::device::{ConfigError, Device, DmaRange, DmaWrite, Effects, Event, RestoreError, VTime};
-use crate::spec::{Access, Direction, PluginSpec, ReadPolicy, Register, WritePolicy};
+use crate::device::{ConfigError, Device, DmaData, DmaRange, DmaWrite, Effects, Event, RestoreError, VTime};
+use crate::spec::{Access, Direction, Framing, PluginSpec, Port, ReadPolicy, Register, WritePolicy};
 
 /// Where the effects of a step go.
 pub(crate) trait Sink {
@@ -28,6 +31,14 @@ pub(crate) trait Sink {
     fn publish(&mut self, shadow: u16, value: u64);
     fn host_out(&mut self, port: u32, data: &[u8]);
     fn host_want(&mut self, port: u32, bytes: u64);
+    fn queue(&mut self, queue: u16, values: &[u32]);
+    fn queue_clear(&mut self, queue: u16);
+    fn disk_len(&self, disk: u32) -> Option<u64>;
+    fn disk_read_only(&self, disk: u32) -> bool;
+    fn disk_read(&mut self, disk: u32, offset: u64, buffer: &mut [u8]);
+    fn disk_write(&mut self, disk: u32, offset: u64, data: &[u8]);
+    fn disk_discard(&mut self, disk: u32, offset: u64, len: u64);
+    fn disk_flush(&mut self, disk: u32);
 }
 
 /// What a device has last stated, so that only changes become events.
@@ -37,6 +48,8 @@ pub(crate) struct Outputs {
     pub(crate) lines: Vec<bool>,
     pub(crate) timers: Vec<Option<VTime>>,
     pub(crate) wants: Vec<u64>,
+    /// What each queue holds, and its depth.
+    pub(crate) queues: Vec<(VecDeque<u32>, u32)>,
 }
 
 impl Outputs {
@@ -46,13 +59,17 @@ impl Outputs {
             lines: vec![false; spec.outputs.len()],
             timers: vec![None; spec.timers as usize],
             wants: vec![0; spec.ports.len()],
+            queues: spec.queues.iter().map(|q| (VecDeque::new(), q.depth)).collect(),
         }
     }
 
     fn fits(&self, spec: &PluginSpec) -> bool {
         let like = Self::of(spec);
+        let depths = |o: &Self| o.queues.iter().map(|q| q.1).collect::<Vec<_>>();
         (self.shadows.len(), self.lines.len(), self.timers.len(), self.wants.len())
             == (like.shadows.len(), like.lines.len(), like.timers.len(), like.wants.len())
+            && depths(self) == depths(&like)
+            && self.queues.iter().all(|(held, depth)| held.len() <= *depth as usize)
     }
 }
 
@@ -119,8 +136,19 @@ impl<D: Device> Instance<D> {
             }
         }
         let restate_wants = matches!(event, Event::Host { .. });
+        let mut event = event;
         let mut fx = Effects { sink, outputs: &mut self.outputs, restate_wants };
         match event {
+            Event::Popped { queue, count } => drop(fx.outputs.queues[usize::from(queue)].0.drain(..count as usize)),
+            // What was queued was not known to the CPU when it asked.
+            Event::Read { tag, offset, size } => {
+                if let ReadPolicy::Queue(queue) = self.spec.read_policy(offset, size) {
+                    if let Some(value) = fx.outputs.queues[usize::from(queue)].0.pop_front() {
+                        fx.reply(tag, value.into());
+                        event = Event::Popped { queue, count: 1 };
+                    }
+                }
+            }
             Event::Reset => all_off(&self.spec, &mut fx),
             Event::Timer(id) => fx.outputs.timers[id as usize] = None,
             _ => {}
@@ -137,6 +165,10 @@ impl<D: Device> Instance<D> {
             Event::Line { pin, .. } => (pin as usize) < self.spec.inputs.len(),
             Event::Timer(id) => self.outputs.timers.get(id as usize).is_some_and(|t| t.is_some_and(|at| at <= now)),
             Event::Host { port, .. } => (port as usize) < self.spec.ports.len(),
+            Event::Popped { queue, count } => {
+                let held = self.outputs.queues.get(usize::from(queue)).map_or(0, |q| q.0.len());
+                count > 0 && count as usize <= held
+            }
             Event::Reset | Event::DmaDone { .. } => true,
         }
     }
@@ -148,6 +180,7 @@ fn all_off(spec: &PluginSpec, fx: &mut Effects<'_>) {
     (0..spec.timers).for_each(|id| fx.disarm(id));
     spec.shadows.iter().enumerate().for_each(|(i, s)| fx.publish(i as u16, s.reset));
     (0..spec.ports.len()).for_each(|port| fx.host_want(port as u32, 0));
+    (0..spec.queues.len()).for_each(|queue| fx.queue_clear(queue as u16));
 }
 
 fn configure<D: Device>(config: &[u8]) -> Result<(D::Config, PluginSpec), ConfigError> {
@@ -176,6 +209,8 @@ struct CSpec {
     _shadows: Vec<RepriseShadow>,
     _pins: [Vec<*const c_char>; 2],
     _ports: Vec<ReprisePort>,
+    _queues: Vec<RepriseQueue>,
+    _disks: Vec<*const c_char>,
 }
 
 impl CSpec {
@@ -190,7 +225,10 @@ impl CSpec {
         let shadows: Vec<_> =
             spec.shadows.iter().map(|s| RepriseShadow { name: intern(&s.name), reset: s.reset }).collect();
         let pins = [&spec.inputs, &spec.outputs].map(|names| names.iter().map(|n| intern(n)).collect::<Vec<_>>());
-        let ports: Vec<_> = spec.ports.iter().map(|p| c_port(intern(&p.name), p.direction)).collect();
+        let ports: Vec<_> = spec.ports.iter().map(|p| c_port(intern(&p.name), p)).collect();
+        let queues: Vec<_> =
+            spec.queues.iter().map(|q| RepriseQueue { name: intern(&q.name), depth: q.depth }).collect();
+        let disks: Vec<_> = spec.disks.iter().map(|name| intern(name)).collect();
         let flat = RepriseSpec {
             version: intern(&spec.version),
             window: spec.window,
@@ -199,12 +237,16 @@ impl CSpec {
             inputs: pins[0].as_ptr(),
             outputs: pins[1].as_ptr(),
             ports: ports.as_ptr(),
+            queues: queues.as_ptr(),
+            disks: disks.as_ptr(),
             register_count: registers.len() as u32,
             shadow_count: shadows.len() as u32,
             input_count: pins[0].len() as u32,
             output_count: pins[1].len() as u32,
             port_count: ports.len() as u32,
             timer_count: spec.timers,
+            queue_count: queues.len() as u32,
+            disk_count: disks.len() as u32,
         };
         Self {
             flat,
@@ -214,17 +256,23 @@ impl CSpec {
             _shadows: shadows,
             _pins: pins,
             _ports: ports,
+            _queues: queues,
+            _disks: disks,
         }
     }
 }
 
-fn c_port(name: *const c_char, direction: Direction) -> ReprisePort {
-    let direction = match direction {
+fn c_port(name: *const c_char, port: &Port) -> ReprisePort {
+    let framing = match port.framing {
+        Framing::Bytes => REPRISE_FRAMING_BYTES,
+        Framing::Packets => REPRISE_FRAMING_PACKETS,
+    };
+    let direction = match port.direction {
         Direction::In => REPRISE_PORT_IN,
         Direction::Out => REPRISE_PORT_OUT,
         Direction::Both => REPRISE_PORT_BOTH,
     };
-    ReprisePort { name, direction }
+    ReprisePort { name, direction, framing }
 }
 
 fn c_register(
@@ -237,6 +285,7 @@ fn c_register(
         ReadPolicy::Shadow(i) => (REPRISE_READ_SHADOW, u64::from(i)),
         ReadPolicy::Const(v) => (REPRISE_READ_CONST, v),
         ReadPolicy::Clock { hz } => (REPRISE_READ_CLOCK, hz),
+        ReadPolicy::Queue(i) => (REPRISE_READ_QUEUE, u64::from(i)),
     };
     let (write_policy, shadows) = match &r.write {
         WritePolicy::Sync => (REPRISE_WRITE_SYNC, Vec::new()),
@@ -287,7 +336,7 @@ impl Sink for HostTable<'_> {
     }
     fn dma(&mut self, tag: u64, reads: &[DmaRange], writes: &[DmaWrite<'_>]) {
         let reads: Vec<_> = reads.iter().map(|r| RepriseDmaRead { addr: r.addr, len: r.len }).collect();
-        let writes: Vec<_> = writes.iter().map(|w| RepriseDmaWrite { addr: w.addr, data: bytes_of(w.data) }).collect();
+        let writes: Vec<_> = writes.iter().map(c_dma_write).collect();
         // SAFETY: see `reply`.
         unsafe { (self.0.dma)(self.0.ctx, tag, reads.as_ptr(), reads.len(), writes.as_ptr(), writes.len()) }
     }
@@ -303,6 +352,49 @@ impl Sink for HostTable<'_> {
         // SAFETY: see `reply`.
         unsafe { (self.0.host_want)(self.0.ctx, port, bytes) }
     }
+    fn queue(&mut self, queue: u16, values: &[u32]) {
+        // SAFETY: see `reply`.
+        unsafe { (self.0.queue)(self.0.ctx, queue, values.as_ptr(), values.len()) }
+    }
+    fn queue_clear(&mut self, queue: u16) {
+        // SAFETY: see `reply`.
+        unsafe { (self.0.queue_clear)(self.0.ctx, queue) }
+    }
+    fn disk_len(&self, disk: u32) -> Option<u64> {
+        // SAFETY: see `reply`.
+        let len = unsafe { (self.0.disk_len)(self.0.ctx, disk) };
+        (len != REPRISE_NO_MEDIUM).then_some(len)
+    }
+    fn disk_read_only(&self, disk: u32) -> bool {
+        // SAFETY: see `reply`.
+        unsafe { (self.0.disk_read_only)(self.0.ctx, disk) }
+    }
+    fn disk_read(&mut self, disk: u32, offset: u64, buffer: &mut [u8]) {
+        // SAFETY: see `reply`.
+        unsafe { (self.0.disk_read)(self.0.ctx, disk, offset, buffer.as_mut_ptr(), buffer.len()) }
+    }
+    fn disk_write(&mut self, disk: u32, offset: u64, data: &[u8]) {
+        // SAFETY: see `reply`.
+        unsafe { (self.0.disk_write)(self.0.ctx, disk, offset, data.as_ptr(), data.len()) }
+    }
+    fn disk_discard(&mut self, disk: u32, offset: u64, len: u64) {
+        // SAFETY: see `reply`.
+        unsafe { (self.0.disk_discard)(self.0.ctx, disk, offset, len) }
+    }
+    fn disk_flush(&mut self, disk: u32) {
+        // SAFETY: see `reply`.
+        unsafe { (self.0.disk_flush)(self.0.ctx, disk) }
+    }
+}
+
+fn c_dma_write(w: &DmaWrite<'_>) -> RepriseDmaWrite {
+    let (data, disk, offset) = match w.data {
+        DmaData::Bytes(data) => (bytes_of(data), REPRISE_NO_DISK, 0),
+        DmaData::Disk { disk, offset, len } => {
+            (RepriseBytes { data: std::ptr::null(), len: usize::try_from(len).unwrap_or(usize::MAX) }, disk, offset)
+        }
+    };
+    RepriseDmaWrite { addr: w.addr, data, offset, disk, reserved: 0 }
 }
 
 pub(crate) fn bytes_of(data: &[u8]) -> RepriseBytes {
@@ -336,6 +428,10 @@ unsafe fn event_of(ev: &RepriseEvent) -> Option<Event<'_>> {
         REPRISE_EVENT_LINE => Event::Line { pin: ev.arg, level: ev.value != 0 },
         REPRISE_EVENT_TIMER => Event::Timer(ev.arg),
         REPRISE_EVENT_DMA_DONE => Event::DmaDone { tag: ev.tag, data },
+        REPRISE_EVENT_POPPED => Event::Popped {
+            queue: u16::try_from(ev.arg).unwrap_or(u16::MAX),
+            count: u32::try_from(ev.value).unwrap_or(u32::MAX),
+        },
         REPRISE_EVENT_HOST => Event::Host { port: u32::try_from(ev.offset).unwrap_or(u32::MAX), data },
         _ => return None,
     })

@@ -5,15 +5,19 @@ use std::ptr::NonNull;
 
 use crate::abi::{
     REPRISE_ABI_VERSION, REPRISE_ACCESS_READ_ONLY, REPRISE_ACCESS_READ_WRITE, REPRISE_ACCESS_WRITE_ONLY,
-    REPRISE_EVENT_DMA_DONE, REPRISE_EVENT_HOST, REPRISE_EVENT_LINE, REPRISE_EVENT_READ, REPRISE_EVENT_RESET,
-    REPRISE_EVENT_TIMER, REPRISE_EVENT_WRITE, REPRISE_PORT_BOTH, REPRISE_PORT_IN, REPRISE_PORT_OUT, REPRISE_READ_CLOCK,
-    REPRISE_READ_CONST, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED, REPRISE_WRITE_STORED,
-    REPRISE_WRITE_SYNC, RepriseDmaRead, RepriseDmaWrite, RepriseEffects, RepriseError, RepriseEvent, RepriseRegister,
-    RepriseSink, RepriseSpec, RepriseVtable,
+    REPRISE_EVENT_DMA_DONE, REPRISE_EVENT_HOST, REPRISE_EVENT_LINE, REPRISE_EVENT_POPPED, REPRISE_EVENT_READ,
+    REPRISE_EVENT_RESET, REPRISE_EVENT_TIMER, REPRISE_EVENT_WRITE, REPRISE_FRAMING_BYTES, REPRISE_FRAMING_PACKETS,
+    REPRISE_NO_DISK, REPRISE_NO_MEDIUM, REPRISE_PORT_BOTH, REPRISE_PORT_IN, REPRISE_PORT_OUT, REPRISE_READ_CLOCK,
+    REPRISE_READ_CONST, REPRISE_READ_QUEUE, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED,
+    REPRISE_WRITE_STORED, REPRISE_WRITE_SYNC, RepriseDmaRead, RepriseDmaWrite, RepriseEffects, RepriseError,
+    RepriseEvent, RepriseRegister, RepriseSink, RepriseSpec, RepriseVtable,
 };
-use crate::device::{ConfigError, Device, DmaRange, DmaWrite, Event, VTime};
+use crate::device::{ConfigError, Device, DmaRange, Event, VTime};
+use crate::dma::{self, Origin};
 use crate::glue::{bytes_of, slice_of, vtable_of};
-use crate::spec::{Access, Direction, PluginSpec, Port, ReadPolicy, Register, Shadow, WritePolicy, limits};
+use crate::spec::{
+    Access, Direction, Framing, PluginSpec, Port, Queue, ReadPolicy, Register, Shadow, WritePolicy, limits,
+};
 
 /// Largest saved state, in bytes.
 pub const MAX_STATE: usize = 64 << 20;
@@ -60,7 +64,7 @@ pub enum Effect<'a> {
         /// What to read.
         reads: &'a [DmaRange],
         /// What to write.
-        writes: &'a [DmaWrite<'a>],
+        writes: &'a [dma::Write<'a>],
     },
     /// A shadow's new value.
     Publish {
@@ -80,9 +84,124 @@ pub enum Effect<'a> {
     HostWant {
         /// Index of the port.
         port: u32,
-        /// Bytes.
+        /// Bytes, or packets.
         bytes: u64,
     },
+    /// Values at the end of a queue.
+    Queue {
+        /// Index of the queue.
+        queue: u16,
+        /// The values.
+        values: &'a [u32],
+    },
+    /// A queue holds nothing any more.
+    QueueClear {
+        /// Index of the queue.
+        queue: u16,
+    },
+}
+
+/// The disks of a device, as its host has them. Ranges are checked before anything here is called.
+pub trait Disks {
+    /// Bytes, a multiple of 512; `None` without a medium. Always the same.
+    fn size(&self, disk: u32) -> Option<u64>;
+    /// Whether it can't be written.
+    fn read_only(&self, disk: u32) -> bool;
+    /// Reads.
+    ///
+    /// # Errors
+    /// The host can't; the text says why. That is nothing that the guest may see, as a replay could not repeat it.
+    fn read(&mut self, disk: u32, offset: u64, buffer: &mut [u8]) -> Result<(), String>;
+    /// Writes.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn write(&mut self, disk: u32, offset: u64, data: &[u8]) -> Result<(), String>;
+    /// Makes a range read as zeros.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn discard(&mut self, disk: u32, offset: u64, len: u64) -> Result<(), String>;
+    /// What was written is to survive a crash of the host.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn flush(&mut self, disk: u32) -> Result<(), String>;
+    /// Whether the range is as it was in the image when the machine started.
+    fn unchanged(&self, disk: u32, offset: u64, len: u64) -> bool;
+}
+
+/// No medium in any disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDisks;
+
+impl Disks for NoDisks {
+    fn size(&self, _: u32) -> Option<u64> {
+        None
+    }
+    fn read_only(&self, _: u32) -> bool {
+        true
+    }
+    fn read(&mut self, _: u32, _: u64, _: &mut [u8]) -> Result<(), String> {
+        Err("there is no disk".into())
+    }
+    fn write(&mut self, _: u32, _: u64, _: &[u8]) -> Result<(), String> {
+        Err("there is no disk".into())
+    }
+    fn discard(&mut self, _: u32, _: u64, _: u64) -> Result<(), String> {
+        Err("there is no disk".into())
+    }
+    fn flush(&mut self, _: u32) -> Result<(), String> {
+        Ok(())
+    }
+    fn unchanged(&self, _: u32, _: u64, _: u64) -> bool {
+        false
+    }
+}
+
+/// One disk in memory, for tests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryDisk {
+    /// What is on it: a multiple of 512 bytes.
+    pub data: Vec<u8>,
+    /// It can't be written.
+    pub read_only: bool,
+    /// How often it was flushed.
+    pub flushes: u64,
+}
+
+impl MemoryDisk {
+    fn range(&mut self, offset: u64, len: u64) -> &mut [u8] {
+        &mut self.data[offset as usize..(offset + len) as usize]
+    }
+}
+
+impl Disks for MemoryDisk {
+    fn size(&self, disk: u32) -> Option<u64> {
+        (disk == 0).then_some(self.data.len() as u64)
+    }
+    fn read_only(&self, _: u32) -> bool {
+        self.read_only
+    }
+    fn read(&mut self, _: u32, offset: u64, buffer: &mut [u8]) -> Result<(), String> {
+        buffer.copy_from_slice(self.range(offset, buffer.len() as u64));
+        Ok(())
+    }
+    fn write(&mut self, _: u32, offset: u64, data: &[u8]) -> Result<(), String> {
+        self.range(offset, data.len() as u64).copy_from_slice(data);
+        Ok(())
+    }
+    fn discard(&mut self, _: u32, offset: u64, len: u64) -> Result<(), String> {
+        self.range(offset, len).fill(0);
+        Ok(())
+    }
+    fn flush(&mut self, _: u32) -> Result<(), String> {
+        self.flushes += 1;
+        Ok(())
+    }
+    fn unchanged(&self, _: u32, _: u64, _: u64) -> bool {
+        false
+    }
 }
 
 /// A device that did what it may not, or panicked. It is dead from then on.
@@ -252,7 +371,13 @@ impl Plugin {
             let message = if text.is_empty() { format!("{} gives no reason", self.kind) } else { text.into_owned() };
             return Err(ConfigError { message, at: (error.line, error.column) }.into());
         };
-        let mut made = Instance { table: self.table, raw, spec: PluginSpec::new(&self.kind, "0", 4), fault: None };
+        let mut made = Instance {
+            table: self.table,
+            raw,
+            spec: PluginSpec::new(&self.kind, "0", 4),
+            fault: None,
+            bulk: Vec::new(),
+        };
         // SAFETY: a sound vtable's spec is valid as long as the device.
         let spec = unsafe { (self.table.spec)(raw.as_ptr()).as_ref().map(|s| read_spec(&self.kind, s)) };
         made.spec = spec.unwrap_or_else(|| Err("it has no spec".into())).map_err(MakeError::Spec)?;
@@ -309,11 +434,12 @@ unsafe fn read_spec(kind: &str, spec: &RepriseSpec) -> Result<PluginSpec, String
     };
     let mut out = PluginSpec::new(kind, &name("version", spec.version)?, spec.window);
     // SAFETY: promised by the caller.
-    let (registers, shadows, ports) = unsafe {
+    let (registers, shadows, ports, queues) = unsafe {
         (
             list("registers", spec.registers, spec.register_count, limits::REGISTERS)?,
             list("shadows", spec.shadows, spec.shadow_count, limits::SHADOWS)?,
             list("ports", spec.ports, spec.port_count, limits::PORTS)?,
+            list("queues", spec.queues, spec.queue_count, limits::QUEUES)?,
         )
     };
     for r in registers {
@@ -330,8 +456,17 @@ unsafe fn read_spec(kind: &str, spec: &RepriseSpec) -> Result<PluginSpec, String
             REPRISE_PORT_BOTH => Direction::Both,
             other => return Err(format!("a port of direction {other}")),
         };
-        out.ports.push(Port { name: name("port", p.name)?, direction });
+        let framing = match p.framing {
+            REPRISE_FRAMING_BYTES => Framing::Bytes,
+            REPRISE_FRAMING_PACKETS => Framing::Packets,
+            other => return Err(format!("a port of framing {other}")),
+        };
+        out.ports.push(Port { name: name("port", p.name)?, direction, framing });
     }
+    for q in queues {
+        out.queues.push(Queue { name: name("queue", q.name)?, depth: q.depth });
+    }
+    out.disks = names("disks", spec.disks, spec.disk_count)?;
     out.inputs = names("input pins", spec.inputs, spec.input_count)?;
     out.outputs = names("output pins", spec.outputs, spec.output_count)?;
     out.timers = spec.timer_count;
@@ -354,6 +489,9 @@ unsafe fn read_register(name: String, r: &RepriseRegister) -> Result<Register, S
         ),
         REPRISE_READ_CONST => ReadPolicy::Const(r.read_arg),
         REPRISE_READ_CLOCK => ReadPolicy::Clock { hz: r.read_arg },
+        REPRISE_READ_QUEUE => {
+            ReadPolicy::Queue(u16::try_from(r.read_arg).map_err(|_| format!("register {name}: queue {}", r.read_arg))?)
+        }
         other => return Err(format!("register {name} has read policy {other}")),
     };
     let write = match r.write_policy {
@@ -379,6 +517,8 @@ pub struct Instance {
     raw: NonNull<c_void>,
     spec: PluginSpec,
     fault: Option<Fault>,
+    /// Bytes on their way from a disk to guest RAM; kept for its memory.
+    bulk: Vec<u8>,
 }
 
 impl Instance {
@@ -388,15 +528,30 @@ impl Instance {
         &self.spec
     }
 
+    /// As [`Self::step_with`], for a device without disks.
+    ///
+    /// # Errors
+    /// As [`Self::step_with`].
+    pub fn step(&mut self, now: VTime, event: Event<'_>, out: &mut dyn FnMut(Effect<'_>)) -> Result<(), Fault> {
+        self.step_with(now, event, &mut NoDisks, out)
+    }
+
     /// Hands the device an event and passes its effects to `out`, in order, each of them checked. A read's reply comes exactly once.
     ///
     /// # Errors
-    /// If the device panicked or did what its spec does not allow, now or earlier. Effects until then have been passed on.
-    pub fn step(&mut self, now: VTime, event: Event<'_>, out: &mut dyn FnMut(Effect<'_>)) -> Result<(), Fault> {
+    /// If the device panicked or did what its spec does not allow, now or earlier, or the host can't read or write a disk. Effects until then have been passed on.
+    pub fn step_with(
+        &mut self,
+        now: VTime,
+        event: Event<'_>,
+        disks: &mut dyn Disks,
+        out: &mut dyn FnMut(Effect<'_>),
+    ) -> Result<(), Fault> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
-        let mut gate = Gate { out, spec: &self.spec, event, fault: None, replied: false, effects: 0 };
+        let bulk = &mut self.bulk;
+        let mut gate = Gate { out, disks, bulk, spec: &self.spec, event, fault: None, replied: false, effects: 0 };
         let effects = gate.table();
         let raw_event = raw_event(event);
         // SAFETY: a sound vtable; the arguments are valid during the call.
@@ -472,6 +627,9 @@ fn raw_event(event: Event<'_>) -> RepriseEvent {
         Event::DmaDone { tag, data } => {
             RepriseEvent { kind: REPRISE_EVENT_DMA_DONE, tag, data: bytes_of(data), ..none }
         }
+        Event::Popped { queue, count } => {
+            RepriseEvent { kind: REPRISE_EVENT_POPPED, arg: queue.into(), value: count.into(), ..none }
+        }
         Event::Host { port, data } => {
             RepriseEvent { kind: REPRISE_EVENT_HOST, offset: port.into(), data: bytes_of(data), ..none }
         }
@@ -481,6 +639,8 @@ fn raw_event(event: Event<'_>) -> RepriseEvent {
 /// Stands between a plugin's effects and their consumer during one step.
 struct Gate<'a> {
     out: &'a mut dyn FnMut(Effect<'_>),
+    disks: &'a mut dyn Disks,
+    bulk: &'a mut Vec<u8>,
     spec: &'a PluginSpec,
     event: Event<'a>,
     fault: Option<String>,
@@ -553,7 +713,89 @@ impl Gate<'_> {
                 if size > MAX_HOST_OUT { Err(format!("{size} bytes of output at once")) } else { Ok(()) }
             }
             Effect::HostWant { port, .. } => within("port", port.into(), self.spec.ports.len()),
+            Effect::Queue { queue, values } => {
+                not_posted("that fills a queue")?;
+                within("queue", queue.into(), self.spec.queues.len())?;
+                let (n, depth) = (values.len(), self.spec.queues[usize::from(queue)].depth);
+                if n == 0 || n > depth as usize {
+                    return Err(format!("{n} values for queue {queue}, which holds {depth}"));
+                }
+                match self.event {
+                    // Nobody could say whether they come before or after the answer.
+                    Event::Read { offset, size, .. }
+                        if !self.replied && self.spec.read_policy(offset, size) == ReadPolicy::Queue(queue) =>
+                    {
+                        Err(format!("values for queue {queue} in a read of it"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Effect::QueueClear { queue } => {
+                not_posted("that clears a queue")?;
+                within("queue", queue.into(), self.spec.queues.len())
+            }
         }
+    }
+
+    /// Checks a range of a disk, and does something with it.
+    fn disk(
+        &mut self,
+        disk: u32,
+        offset: u64,
+        len: u64,
+        writes: bool,
+        act: impl FnOnce(&mut dyn Disks) -> Result<(), String>,
+    ) -> bool {
+        let known = (disk as usize) < self.spec.disks.len();
+        let size = if known { self.disks.size(disk) } else { None };
+        let result = match size {
+            None => Err(format!("an access to disk {disk}, which has no medium")),
+            Some(size) if offset.checked_add(len).is_none_or(|end| end > size) => {
+                Err(format!("{len} bytes at {offset} of disk {disk}, which has {size}"))
+            }
+            Some(_) if writes && self.disks.read_only(disk) => {
+                Err(format!("a write to disk {disk}, which is read-only"))
+            }
+            Some(_) => act(self.disks),
+        };
+        let good = result.is_ok() && self.fault.is_none();
+        if let Err(why) = result {
+            self.refuse(format!("{why}, in {:.80?}", self.event));
+        }
+        good
+    }
+
+    /// A DMA request in the device's words: fetches what comes from disks.
+    fn dma(&mut self, tag: u64, reads: &[DmaRange], writes: &[RepriseDmaWrite]) {
+        let ranges = writes.iter().map(|w| DmaRange { addr: w.addr, len: w.data.len as u64 });
+        if let Err(e) = dma::check_ranges(reads.iter().copied(), ranges) {
+            return self.refuse(format!("{e}, in {:.80?}", self.event));
+        }
+        let mut bulk = std::mem::take(self.bulk);
+        let of_disks = writes.iter().filter(|w| w.disk != REPRISE_NO_DISK).map(|w| w.data.len).sum();
+        if bulk.len() < of_disks {
+            bulk.resize(of_disks, 0);
+        }
+        let mut rest = bulk.as_mut_slice();
+        let mut list = Vec::with_capacity(writes.len());
+        for w in writes {
+            if w.disk == REPRISE_NO_DISK {
+                // SAFETY: the plugin's bytes are valid during its call, by the ABI's rules.
+                list.push(dma::Write { addr: w.addr, data: unsafe { slice_of(w.data) }, origin: None });
+                continue;
+            }
+            let (head, tail) = rest.split_at_mut(w.data.len);
+            rest = tail;
+            let len = head.len() as u64;
+            if !self.disk(w.disk, w.offset, len, false, |disks| disks.read(w.disk, w.offset, head)) {
+                break;
+            }
+            let origin =
+                self.disks.unchanged(w.disk, w.offset, len).then_some(Origin { disk: w.disk, offset: w.offset });
+            list.push(dma::Write { addr: w.addr, data: head, origin });
+        }
+        self.pass(Effect::Dma { tag, reads, writes: &list });
+        *self.bulk = bulk;
     }
 
     /// The callback table whose context is this gate.
@@ -568,6 +810,14 @@ impl Gate<'_> {
             publish: on_publish,
             host_out: on_host_out,
             host_want: on_host_want,
+            queue: on_queue,
+            queue_clear: on_queue_clear,
+            disk_len: on_disk_len,
+            disk_read_only: on_disk_read_only,
+            disk_read: on_disk_read,
+            disk_write: on_disk_write,
+            disk_discard: on_disk_discard,
+            disk_flush: on_disk_flush,
             fault: on_fault,
         }
     }
@@ -621,10 +871,7 @@ unsafe extern "C" fn on_dma(
     match lists {
         Ok((reads, writes)) => {
             let reads: Vec<_> = reads.iter().map(|r| DmaRange { addr: r.addr, len: r.len }).collect();
-            // SAFETY: see `on_reply`.
-            let data_of = |w: &RepriseDmaWrite| unsafe { slice_of(w.data) };
-            let writes: Vec<_> = writes.iter().map(|w| DmaWrite { addr: w.addr, data: data_of(w) }).collect();
-            gate.pass(Effect::Dma { tag, reads: &reads, writes: &writes });
+            gate.dma(tag, &reads, writes);
         }
         Err(why) => gate.refuse(why),
     }
@@ -644,6 +891,63 @@ unsafe extern "C" fn on_host_out(ctx: *mut c_void, port: u32, data: *const u8, l
 unsafe extern "C" fn on_host_want(ctx: *mut c_void, port: u32, bytes: u64) {
     // SAFETY: see `on_reply`.
     unsafe { gate(ctx) }.pass(Effect::HostWant { port, bytes });
+}
+
+unsafe extern "C" fn on_queue(ctx: *mut c_void, queue: u16, values: *const u32, count: usize) {
+    // SAFETY: see `on_reply`.
+    let gate = unsafe { gate(ctx) };
+    let n = u32::try_from(count).unwrap_or(u32::MAX);
+    // SAFETY: see `on_reply`.
+    match unsafe { list("values of a queue", values, n, limits::QUEUE_DEPTH as usize) } {
+        Ok(values) => gate.pass(Effect::Queue { queue, values }),
+        Err(why) => gate.refuse(why),
+    }
+}
+
+unsafe extern "C" fn on_queue_clear(ctx: *mut c_void, queue: u16) {
+    // SAFETY: see `on_reply`.
+    unsafe { gate(ctx) }.pass(Effect::QueueClear { queue });
+}
+
+unsafe extern "C" fn on_disk_len(ctx: *mut c_void, disk: u32) -> u64 {
+    // SAFETY: see `on_reply`.
+    let gate = unsafe { gate(ctx) };
+    let known = (disk as usize) < gate.spec.disks.len();
+    known.then(|| gate.disks.size(disk)).flatten().unwrap_or(REPRISE_NO_MEDIUM)
+}
+
+unsafe extern "C" fn on_disk_read_only(ctx: *mut c_void, disk: u32) -> bool {
+    // SAFETY: see `on_reply`.
+    let gate = unsafe { gate(ctx) };
+    (disk as usize) >= gate.spec.disks.len() || gate.disks.read_only(disk)
+}
+
+unsafe extern "C" fn on_disk_read(ctx: *mut c_void, disk: u32, offset: u64, data: *mut u8, len: usize) {
+    if len == 0 {
+        return;
+    }
+    // SAFETY: see `on_reply`; the buffer is the plugin's, and has `len` bytes.
+    let (gate, buffer) = unsafe { (gate(ctx), std::slice::from_raw_parts_mut(data, len)) };
+    if !gate.disk(disk, offset, len as u64, false, |disks| disks.read(disk, offset, buffer)) {
+        // SAFETY: as above. The device goes on to the end of its step, which has failed already.
+        unsafe { std::ptr::write_bytes(data, 0, len) };
+    }
+}
+
+unsafe extern "C" fn on_disk_write(ctx: *mut c_void, disk: u32, offset: u64, data: *const u8, len: usize) {
+    // SAFETY: see `on_reply`.
+    let (gate, data) = unsafe { (gate(ctx), slice_of(crate::abi::RepriseBytes { data, len })) };
+    gate.disk(disk, offset, len as u64, true, |disks| disks.write(disk, offset, data));
+}
+
+unsafe extern "C" fn on_disk_discard(ctx: *mut c_void, disk: u32, offset: u64, len: u64) {
+    // SAFETY: see `on_reply`.
+    unsafe { gate(ctx) }.disk(disk, offset, len, true, |disks| disks.discard(disk, offset, len));
+}
+
+unsafe extern "C" fn on_disk_flush(ctx: *mut c_void, disk: u32) {
+    // SAFETY: see `on_reply`.
+    unsafe { gate(ctx) }.disk(disk, 0, 0, false, |disks| disks.flush(disk));
 }
 
 unsafe extern "C" fn on_fault(ctx: *mut c_void, data: *const u8, len: usize) {

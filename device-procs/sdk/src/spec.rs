@@ -22,6 +22,12 @@ pub mod limits {
     pub const PORTS: usize = 16;
     /// Timers.
     pub const TIMERS: u32 = 64;
+    /// Disks.
+    pub const DISKS: usize = 8;
+    /// Queues.
+    pub const QUEUES: usize = 16;
+    /// Values in one queue.
+    pub const QUEUE_DEPTH: u32 = 4096;
     /// Bytes of address space.
     pub const WINDOW: u64 = 1 << 30;
     /// The fastest clock that a register can count, in Hz.
@@ -55,6 +61,11 @@ pub enum ReadPolicy {
         /// Ticks a second.
         hz: u64,
     },
+    /// A read takes the first value of this queue (index into [`PluginSpec::queues`]). The device fills it ahead with
+    /// [`Effects::queue`](crate::Effects::queue), so cpu-proc answers by itself; what was taken is told with
+    /// [`Event::Popped`](crate::Event::Popped), at the latest when the queue is empty and before anything else reaches the device. The device is
+    /// asked when the queue is empty.
+    Queue(u16),
 }
 
 /// How a write is done.
@@ -62,7 +73,7 @@ pub enum ReadPolicy {
 pub enum WritePolicy {
     /// The CPU waits until the device has acknowledged it.
     Sync,
-    /// The CPU goes on at once. Such a write lowers no line, and arms and disarms no timer.
+    /// The CPU goes on at once. Such a write lowers no line, arms and disarms no timer, and changes no queue.
     Posted {
         /// The shadows that it may change.
         shadows: Vec<u16>,
@@ -155,6 +166,13 @@ impl Register {
         self
     }
 
+    /// Reads take the first value of queue `index`.
+    #[must_use]
+    pub fn queue(mut self, index: u16) -> Self {
+        self.read = ReadPolicy::Queue(index);
+        self
+    }
+
     /// Writes are posted and may change `shadows`.
     #[must_use]
     pub fn posted(mut self, shadows: &[u16]) -> Self {
@@ -212,6 +230,16 @@ pub enum Direction {
     Both,
 }
 
+/// What goes through a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Framing {
+    /// A stream of bytes: pieces may be joined and cut on the way. Wants are counted in bytes.
+    #[default]
+    Bytes,
+    /// Packets: each [`Event::Host`](crate::Event::Host) and each [`Effects::host_out`](crate::Effects::host_out) is one. Wants are counted in packets.
+    Packets,
+}
+
 /// A connection to a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
@@ -219,6 +247,17 @@ pub struct Port {
     pub name: String,
     /// Which way bytes go.
     pub direction: Direction,
+    /// Whether the borders between messages matter.
+    pub framing: Framing,
+}
+
+/// Values that the device has ready for a register whose reads take one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// What it is, usually a register's name.
+    pub name: String,
+    /// Most values that it holds.
+    pub depth: u32,
 }
 
 /// Describes one device.
@@ -242,6 +281,39 @@ pub struct PluginSpec {
     pub ports: Vec<Port>,
     /// How many timers it may arm.
     pub timers: u32,
+    /// The queues, in the order of their indices.
+    pub queues: Vec<Queue>,
+    /// Names of the disks that it can have, in the order of their indices.
+    pub disks: Vec<String>,
+}
+
+/// The first byte of an encoded spec of this version. Earlier ones begin with the length of the kind, which is never 0.
+const ENCODED: u8 = 0;
+/// The second byte.
+const ENCODING: u8 = 2;
+
+/// A spec as it was encoded up to plugin ABI 1.
+#[derive(Deserialize)]
+struct SpecV1 {
+    kind: String,
+    version: String,
+    window: u64,
+    registers: Vec<Register>,
+    shadows: Vec<Shadow>,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    ports: Vec<(String, Direction)>,
+    timers: u32,
+}
+
+impl From<SpecV1> for PluginSpec {
+    fn from(old: SpecV1) -> Self {
+        let SpecV1 { kind, version, window, registers, shadows, inputs, outputs, ports, timers } = old;
+        let port = |(name, direction)| Port { name, direction, framing: Framing::Bytes };
+        let ports = ports.into_iter().map(port).collect();
+        let (queues, disks) = (Vec::new(), Vec::new());
+        Self { kind, version, window, registers, shadows, inputs, outputs, ports, timers, queues, disks }
+    }
 }
 
 /// Why a spec is refused.
@@ -268,6 +340,29 @@ impl PluginSpec {
             outputs: Vec::new(),
             ports: Vec::new(),
             timers: 0,
+            queues: Vec::new(),
+            disks: Vec::new(),
+        }
+    }
+
+    /// The spec as bytes: how it travels between processes and stands in a recording's manifest.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![ENCODED, ENCODING]).expect("a spec that postcard can encode")
+    }
+
+    /// Reads [`Self::to_bytes`], of this version and of earlier ones. Does not [`check`](Self::check).
+    ///
+    /// # Errors
+    /// The bytes are no spec, or one of a later version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SpecError> {
+        let fail = |what: String| SpecError { kind: "?".into(), what };
+        match bytes {
+            [ENCODED, ENCODING, rest @ ..] => postcard::from_bytes(rest).map_err(|e| fail(e.to_string())),
+            [ENCODED, other, ..] => {
+                Err(fail(format!("it is encoded in version {other}, this program knows up to {ENCODING}")))
+            }
+            old => postcard::from_bytes::<SpecV1>(old).map(Into::into).map_err(|e| fail(e.to_string())),
         }
     }
 
@@ -300,10 +395,31 @@ impl PluginSpec {
         self
     }
 
-    /// Adds the next port.
+    /// Adds the next port, a stream of bytes.
     #[must_use]
     pub fn port(mut self, name: &str, direction: Direction) -> Self {
-        self.ports.push(Port { name: name.into(), direction });
+        self.ports.push(Port { name: name.into(), direction, framing: Framing::Bytes });
+        self
+    }
+
+    /// Adds the next port, of packets.
+    #[must_use]
+    pub fn packets(mut self, name: &str, direction: Direction) -> Self {
+        self.ports.push(Port { name: name.into(), direction, framing: Framing::Packets });
+        self
+    }
+
+    /// Adds the next queue.
+    #[must_use]
+    pub fn queue(mut self, name: &str, depth: u32) -> Self {
+        self.queues.push(Queue { name: name.into(), depth });
+        self
+    }
+
+    /// Adds the next disk.
+    #[must_use]
+    pub fn disk(mut self, name: &str) -> Self {
+        self.disks.push(name.into());
         self
     }
 
@@ -378,6 +494,15 @@ impl PluginSpec {
         at_most("output pins", self.outputs.len(), limits::PINS)?;
         at_most("ports", self.ports.len(), limits::PORTS)?;
         at_most("timers", self.timers as usize, limits::TIMERS as usize)?;
+        at_most("queues", self.queues.len(), limits::QUEUES)?;
+        at_most("disks", self.disks.len(), limits::DISKS)?;
+        unique("queue", self.queues.iter().map(|q| q.name.as_str()))?;
+        unique("disk", self.disks.iter().map(String::as_str))?;
+        for q in &self.queues {
+            ensure((1..=limits::QUEUE_DEPTH).contains(&q.depth), || {
+                format!("queue {:?} of {} values, 1 to {} are allowed", q.name, q.depth, limits::QUEUE_DEPTH)
+            })?;
+        }
         unique("shadow", self.shadows.iter().map(|s| s.name.as_str()))?;
         unique("input pin", self.inputs.iter().map(String::as_str))?;
         unique("output pin", self.outputs.iter().map(String::as_str))?;
@@ -419,6 +544,12 @@ impl PluginSpec {
                 ensure((1..=limits::CLOCK_HZ).contains(&hz), || format!("a clock of {hz} Hz"))?;
                 ensure(r.access == Access::ReadOnly, || "a clock that can be written".into())?;
             }
+            ReadPolicy::Queue(i) => {
+                at_most("queues before it", usize::from(i) + 1, self.queues.len())?;
+                ensure(r.sizes == 4, || "a queue whose values are not read as 32 bits".into())?;
+                let one = self.registers.iter().filter(|o| o.read == r.read).count() == 1;
+                ensure(one, || format!("another register reads queue {i} too"))?;
+            }
             ReadPolicy::Sync => {}
         }
         if r.write == WritePolicy::Stored {
@@ -450,7 +581,7 @@ impl ReadPolicy {
         match self {
             Self::Const(v) => Some(truncate(v, size)),
             Self::Clock { hz } => Some(truncate(now.ticks(hz), size)),
-            Self::Sync | Self::Shadow(_) => None,
+            Self::Sync | Self::Shadow(_) | Self::Queue(_) => None,
         }
     }
 }
@@ -506,8 +637,20 @@ mod tests {
         spec.check().unwrap();
         let text = ron::to_string(&spec).unwrap();
         assert_eq!(ron::from_str::<PluginSpec>(&text).unwrap(), spec);
-        let bytes = postcard::to_stdvec(&spec).unwrap();
-        assert_eq!(postcard::from_bytes::<PluginSpec>(&bytes).unwrap(), spec);
+        let full = spec.queue("DATA", 16).disk("card").packets("wire", Direction::Both);
+        assert_eq!(PluginSpec::from_bytes(&full.to_bytes()).unwrap(), full);
+    }
+
+    #[test]
+    fn a_spec_in_the_first_encoding_is_read() {
+        let s = good();
+        let ports: Vec<_> = s.ports.iter().map(|p| (&p.name, p.direction)).collect();
+        let head = (&s.kind, &s.version, s.window, &s.registers, &s.shadows);
+        let old = postcard::to_stdvec(&(head, &s.inputs, &s.outputs, ports, s.timers)).unwrap();
+        assert_eq!(PluginSpec::from_bytes(&old).unwrap(), s);
+        let later = PluginSpec::from_bytes(&[0, 3, 7]).unwrap_err().to_string();
+        assert!(later.contains("version 3"), "{later}");
+        assert!(PluginSpec::from_bytes(&[]).is_err());
     }
 
     #[test]
@@ -553,6 +696,9 @@ mod tests {
         refuse(&|s| s.registers[2].read = ReadPolicy::Clock { hz: 0 }, "0 Hz");
         refuse(&|s| s.registers[1].name = "A".into(), "two of");
         refuse(&|s| s.shadows = (0..65).map(|i| Shadow { name: i.to_string(), reset: 0 }).collect(), "at most 64");
+        refuse(&|s| s.registers[0].read = ReadPolicy::Queue(0), "queues");
+        refuse(&|s| s.queues.push(Queue { name: "Q".into(), depth: 0 }), "queue");
+        refuse(&|s| s.disks = vec!["d".into(), "d".into()], "two of");
         refuse(&|s| s.outputs.push("irq".into()), "two of");
         refuse(&|s| s.outputs.push("a b".into()), "printable");
     }

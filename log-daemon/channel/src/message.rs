@@ -146,6 +146,7 @@ kinds! {
         Timer = 5,
         DmaDone = 6,
         Host = 7,
+        Popped = 8,
     }
 }
 
@@ -159,6 +160,8 @@ kinds! {
         Arm = 0x85,
         Disarm = 0x86,
         Dma = 0x87,
+        Queue = 0x88,
+        QueueClear = 0x89,
         HostOut = 0xC0,
         HostOffer = 0xC1,
         Fault = 0xC2,
@@ -223,6 +226,13 @@ pub enum Request<'a> {
         /// The bytes.
         data: &'a [u8],
     },
+    /// The CPU has taken values from a queue.
+    Popped {
+        /// The queue's index.
+        queue: u32,
+        /// How many.
+        count: u32,
+    },
 }
 
 const fn mask(size: u8) -> u64 {
@@ -242,6 +252,7 @@ impl<'a> Request<'a> {
             Self::Timer { .. } => RequestKind::Timer,
             Self::DmaDone { .. } => RequestKind::DmaDone,
             Self::Host { .. } => RequestKind::Host,
+            Self::Popped { .. } => RequestKind::Popped,
         }
     }
 
@@ -284,6 +295,7 @@ impl<'a> Request<'a> {
                 slot.offset = port;
                 slot.set_data(data);
             }
+            Self::Popped { queue, count } => (slot.arg, slot.value) = (queue, count.into()),
         }
         slot
     }
@@ -308,6 +320,10 @@ impl<'a> Request<'a> {
             RequestKind::Timer => Self::Timer { id: slot.arg },
             RequestKind::DmaDone => Self::DmaDone { tag: slot.arg, data: slot.data(arena)? },
             RequestKind::Host => Self::Host { port: slot.offset, data: slot.data(arena)? },
+            RequestKind::Popped => {
+                let count = u32::try_from(slot.value).map_err(|_| slot.wrong_field())?;
+                Self::Popped { queue: slot.arg, count }
+            }
         };
         if slot.cause != 0 {
             return Err(slot.wrong_field());
@@ -360,6 +376,18 @@ pub enum Event<'a> {
         /// The vectored ranges and the bytes to write, in the SDK's encoding.
         data: &'a [u8],
     },
+    /// Values at the end of a queue, from which reads of a register are answered.
+    Queue {
+        /// The queue's index.
+        queue: u32,
+        /// The values, four bytes each, little-endian.
+        data: &'a [u8],
+    },
+    /// A queue holds nothing any more.
+    QueueClear {
+        /// The queue's index.
+        queue: u32,
+    },
     /// Output for the host.
     HostOut {
         /// The device's host port.
@@ -396,6 +424,8 @@ impl<'a> Event<'a> {
             Self::Arm { .. } => EventKind::Arm,
             Self::Disarm { .. } => EventKind::Disarm,
             Self::Dma { .. } => EventKind::Dma,
+            Self::Queue { .. } => EventKind::Queue,
+            Self::QueueClear { .. } => EventKind::QueueClear,
             Self::HostOut { .. } => EventKind::HostOut,
             Self::HostOffer { .. } => EventKind::HostOffer,
             Self::Fault { .. } => EventKind::Fault,
@@ -415,6 +445,7 @@ impl<'a> Event<'a> {
     pub const fn data(&self) -> &'a [u8] {
         match self {
             Self::Dma { data, .. }
+            | Self::Queue { data, .. }
             | Self::HostOut { data, .. }
             | Self::HostOffer { data, .. }
             | Self::Fault { data, .. } => data,
@@ -434,7 +465,8 @@ impl<'a> Event<'a> {
             Self::Publish { reg, value } => (slot.offset, slot.value) = (reg, value),
             Self::Arm { id, vtime } => (slot.arg, slot.vtime) = (id, vtime),
             Self::Disarm { id } => slot.arg = id,
-            Self::Dma { tag: arg, data } | Self::Fault { code: arg, data } => {
+            Self::QueueClear { queue } => slot.arg = queue,
+            Self::Dma { tag: arg, data } | Self::Queue { queue: arg, data } | Self::Fault { code: arg, data } => {
                 slot.arg = arg;
                 slot.set_data(data);
             }
@@ -461,6 +493,8 @@ impl<'a> Event<'a> {
             EventKind::Arm => Self::Arm { id: slot.arg, vtime: slot.vtime },
             EventKind::Disarm => Self::Disarm { id: slot.arg },
             EventKind::Dma => Self::Dma { tag: slot.arg, data: slot.data(arena)? },
+            EventKind::Queue => Self::Queue { queue: slot.arg, data: slot.data(arena)? },
+            EventKind::QueueClear => Self::QueueClear { queue: slot.arg },
             EventKind::HostOut => Self::HostOut { port: slot.offset, data: slot.data(arena)? },
             EventKind::HostOffer => Self::HostOffer { port: slot.offset, data: slot.data(arena)? },
             EventKind::Fault => Self::Fault { code: slot.arg, data: slot.data(arena)? },

@@ -30,6 +30,7 @@ fn request<'a>(kind: RequestKind, n: [u64; 3], size: u8, flag: bool, data: &'a [
         RequestKind::Timer => Request::Timer { id: n[0] as u32 },
         RequestKind::DmaDone => Request::DmaDone { tag: n[0] as u32, data },
         RequestKind::Host => Request::Host { port: n[0], data },
+        RequestKind::Popped => Request::Popped { queue: n[0] as u32, count: n[1] as u32 },
     }
 }
 
@@ -42,6 +43,8 @@ fn event<'a>(kind: EventKind, n: [u64; 3], flag: bool, data: &'a [u8]) -> Event<
         EventKind::Arm => Event::Arm { id: n[0] as u32, vtime: n[1] },
         EventKind::Disarm => Event::Disarm { id: n[0] as u32 },
         EventKind::Dma => Event::Dma { tag: n[0] as u32, data },
+        EventKind::Queue => Event::Queue { queue: n[0] as u32, data },
+        EventKind::QueueClear => Event::QueueClear { queue: n[0] as u32 },
         EventKind::HostOut => Event::HostOut { port: n[0], data },
         EventKind::HostOffer => Event::HostOffer { port: n[0], data },
         EventKind::Fault => Event::Fault { code: n[0] as u32, data },

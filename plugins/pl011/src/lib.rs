@@ -115,7 +115,7 @@ impl Device for Pl011 {
             Event::Timer(timer::START) => self.start_receiver(now, fx),
             Event::Timer(timer::LOOP) => self.loop_tick(now, fx),
             Event::Host { port, data } => self.host(now, port, data, fx),
-            Event::Timer(_) | Event::DmaDone { .. } => {}
+            Event::Timer(_) | Event::DmaDone { .. } | Event::Popped { .. } => {}
         }
         self.show(fx);
     }

@@ -76,7 +76,7 @@ impl Device for Pl031 {
                 self.date(now, data);
             }
             Event::Timer(_) => self.advance(now),
-            Event::Line { .. } | Event::DmaDone { .. } => {}
+            Event::Line { .. } | Event::DmaDone { .. } | Event::Popped { .. } => {}
         }
         self.show(fx);
     }

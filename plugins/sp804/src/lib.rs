@@ -74,7 +74,7 @@ impl Device for Sp804 {
                 self.write(now, bus::word(offset), bus::write_lanes(offset, size, value));
             }
             Event::Line { pin, level } => self.select_clock(now, pin as usize, level),
-            Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } => {}
+            Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } | Event::Popped { .. } => {}
         }
         self.show(fx);
     }

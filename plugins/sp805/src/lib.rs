@@ -74,7 +74,11 @@ impl Device for Sp805 {
             Event::Write { offset, size, value, .. } => {
                 self.write(now, bus::word(offset), bus::write_lanes(offset, size, value));
             }
-            Event::Line { .. } | Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } => {}
+            Event::Line { .. }
+            | Event::Timer(_)
+            | Event::DmaDone { .. }
+            | Event::Host { .. }
+            | Event::Popped { .. } => {}
         }
         self.show(fx);
     }

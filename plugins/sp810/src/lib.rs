@@ -51,7 +51,11 @@ impl Device for Sp810 {
             Event::Write { offset, size, value, .. } => {
                 self.write(bus::word(offset), bus::write_lanes(offset, size, value));
             }
-            Event::Line { .. } | Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } => {}
+            Event::Line { .. }
+            | Event::Timer(_)
+            | Event::DmaDone { .. }
+            | Event::Host { .. }
+            | Event::Popped { .. } => {}
         }
         self.show(fx);
     }

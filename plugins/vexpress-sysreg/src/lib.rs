@@ -52,7 +52,7 @@ impl Device for Sysreg {
             }
             Event::Line { pin: input::CARD_PRESENT, level } => self.s.mci = self.s.mci & !1 | u32::from(level),
             Event::Line { level, .. } => self.s.mci = self.s.mci & !2 | u32::from(level) << 1,
-            Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } => {}
+            Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } | Event::Popped { .. } => {}
         }
         self.show(fx);
     }

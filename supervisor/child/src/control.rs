@@ -189,7 +189,7 @@ pub struct CpuChannel {
     pub name: String,
     /// The channel's segment.
     pub segment: String,
-    /// The plugin's spec (`PluginSpec`, postcard): register policies, pins, shadows.
+    /// The plugin's spec (`PluginSpec::to_bytes`): register policies, pins, shadows.
     pub spec: Vec<u8>,
     /// The device's host side may offer input on its own, so the event ring wants polling. Always false in a replay.
     pub host_input: bool,
@@ -340,7 +340,7 @@ pub struct LogChannel {
     pub name: String,
     /// The channel's segment.
     pub segment: String,
-    /// The plugin's spec (`PluginSpec`, postcard).
+    /// The plugin's spec (`PluginSpec::to_bytes`).
     pub spec: Vec<u8>,
 }
 
@@ -408,7 +408,7 @@ pub enum Blame {
 /// What a child says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
-    /// device-proc: the plugin's spec (`PluginSpec`, postcard); else empty.
+    /// device-proc: the plugin's spec (`PluginSpec::to_bytes`); else empty.
     pub spec: Vec<u8>,
     /// device-proc: what the plugin says of itself.
     pub plugin: Option<PluginInfo>,

@@ -341,12 +341,38 @@ pub enum Backend {
 }
 
 /// A device's grant of guest memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dma {
     /// None at all: a DMA request ends the device's channel.
     #[default]
     None,
+    /// All RAM.
+    Ram,
+    /// These ranges of RAM.
+    Ranges(Vec<DmaRange>),
+}
+
+/// A range of RAM that a device may read and write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DmaRange {
+    /// First address.
+    pub at: u64,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+impl Dma {
+    /// The granted ranges, of a machine with that RAM.
+    #[must_use]
+    pub fn ranges(&self, memory: &Memory) -> Vec<(u64, u64)> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Ram => vec![(memory.base, memory.size)],
+            Self::Ranges(list) => list.iter().map(|r| (r.at, r.size)).collect(),
+        }
+    }
 }
 
 /// A range of addresses without any device that answers as zero.

@@ -97,6 +97,7 @@ pub(crate) enum Place {
     DeviceSize(usize),
     DeviceConfig(usize),
     DeviceBackend(usize),
+    DeviceDma(usize),
     DeviceLine(usize, usize),
     DeviceTarget(usize, usize),
     Bus(usize),
@@ -469,7 +470,7 @@ impl<'a> Reader<'a> {
             config: file.config.map_or("()", |c| c.trim().get_ron()).to_owned(),
             lines,
             backend: self.opt(Place::DeviceBackend(i), file.backend, Backend::None)?,
-            dma: self.opt(Place::DeviceBackend(i), file.dma, Dma::None)?,
+            dma: self.opt(Place::DeviceDma(i), file.dma, Dma::None)?,
             disk: None,
         };
         if file.config.is_none() {
@@ -743,6 +744,20 @@ fn check_device(m: &Machine, i: usize, d: &Device) -> Result<(), Problem> {
         if let Some(other) = m.devices[..i].iter().find(|o| o.backend == Backend::Console) {
             let what = format!("\"{}\" has the console already", other.name);
             return problem(Place::DeviceBackend(i), what, "give one of the two `backend: null`");
+        }
+    }
+    if let Dma::Ranges(list) = &d.dma {
+        let (base, size) = (m.memory.base, m.memory.size);
+        let inside = |at: u64, n: u64| n > 0 && at >= base && at.checked_add(n).is_some_and(|end| end <= base + size);
+        if let Some(r) = list.iter().find(|r| !inside(r.at, r.size)) {
+            return problem(
+                Place::DeviceDma(i),
+                format!("{:#x} bytes at {:#x} are no RAM", r.size, r.at),
+                format!("grant what lies in {base:#x}..{:#x}, or all of it with `dma: ram`", base + size),
+            );
+        }
+        if list.len() > MAX_RANGES {
+            return problem(Place::DeviceDma(i), "the device has too many ranges", format!("at most {MAX_RANGES}"));
         }
     }
     if d.lines.len() > MAX_RANGES {

@@ -39,7 +39,7 @@ impl Bus for Devices {
         if size < 8 {
             value &= (1 << (8 * size)) - 1;
         }
-        Ok((value, After { exit: pa & 0x800 != 0 }))
+        Ok((value, After { exit: pa & 0x800 != 0, wrote: false }))
     }
 
     fn write(&mut self, at: At, pa: u64, size: u8, value: u64) -> Result<After, BusFault> {
@@ -48,9 +48,9 @@ impl Bus for Devices {
         match pa & 0xfff {
             0x20 => (self.irq, self.fiq) = (value & 1 != 0, value & 2 != 0),
             0x30 => (self.irq, self.fiq) = (false, false),
-            _ => return Ok(After { exit: pa & 0x800 != 0 }),
+            _ => return Ok(After { exit: pa & 0x800 != 0, wrote: false }),
         }
-        Ok(After { exit: true })
+        Ok(After { exit: true, wrote: false })
     }
 
     fn vtime(&self, icount: u64) -> u64 {

@@ -34,7 +34,7 @@ fn hostile(mut child: Child) -> anyhow::Result<()> {
     // SAFETY: the plugin is the project's own.
     let plugin = unsafe { Plugin::load(format!("/proc/self/fd/{}", start.plugin).as_ref()) }?;
     let device = plugin.create(&start.config).map_err(|e| anyhow::anyhow!("{e}"))?;
-    let spec = postcard::to_stdvec(device.spec())?;
+    let spec = device.spec().to_bytes();
     let info = PluginInfo { abi: 1, kind: start.kind.clone(), version: "hostile".into() };
     child.control.ready(spec, Some(info))?;
     let ToChild::Go = child.control.receive()? else { bail!("Go") };

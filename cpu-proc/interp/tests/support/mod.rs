@@ -34,7 +34,7 @@ impl Bus for TestBus {
             return Err(BusFault);
         }
         self.log.push((at.icount, at.pc, pa, None));
-        Ok(((pa & 0xfff) + 0x100, After { exit: pa & 0xfff >= u64::from(MMIO_EXIT) }))
+        Ok(((pa & 0xfff) + 0x100, After { exit: pa & 0xfff >= u64::from(MMIO_EXIT), wrote: false }))
     }
 
     fn write(&mut self, at: At, pa: u64, _size: u8, value: u64) -> Result<After, BusFault> {
@@ -42,7 +42,7 @@ impl Bus for TestBus {
             return Err(BusFault);
         }
         self.log.push((at.icount, at.pc, pa, Some(value)));
-        Ok(After { exit: pa & 0xfff >= u64::from(MMIO_EXIT) })
+        Ok(After { exit: pa & 0xfff >= u64::from(MMIO_EXIT), wrote: false })
     }
 
     fn vtime(&self, icount: u64) -> u64 {

@@ -191,7 +191,7 @@ static void toy_dma_done(Toy *toy, const RepriseEvent *event, const RepriseEffec
     if (!toy->copying)
         return;
     if (event->tag == 1 && event->data.len == 8) {
-        RepriseDmaWrite write = {toy->copy_to, event->data};
+        RepriseDmaWrite write = {.addr = toy->copy_to, .data = event->data, .disk = REPRISE_NO_DISK};
         fx->dma(fx->ctx, 2, NULL, 0, &write, 1);
     } else if (event->tag == 2) {
         toy->copying = 0;
