@@ -104,7 +104,7 @@ impl Device for Pl050 {
             Event::Timer(timer::WIRE) => self.arrive(),
             Event::Timer(_) => self.tick(now),
             Event::Host { data, .. } => self.host(now, data),
-            Event::Line { .. } | Event::DmaDone { .. } => {}
+            Event::Line { .. } | Event::DmaDone { .. } | Event::Popped { .. } => {}
         }
         self.next(now);
         self.show(fx);

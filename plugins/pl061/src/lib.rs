@@ -82,7 +82,7 @@ impl Device for Pl061 {
             Event::Line { pin, level } => self.drive(pin as u8, level),
             Event::Host { data, .. } => self.host(now, data),
             Event::Timer(_) => self.press(now),
-            Event::DmaDone { .. } => {}
+            Event::DmaDone { .. } | Event::Popped { .. } => {}
         }
         self.show(fx);
     }
