@@ -61,7 +61,11 @@ impl Device for Pl041 {
                     r.value = bus::write_lanes(offset, size, value) & r.bits;
                 }
             }
-            Event::Line { .. } | Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } => {}
+            Event::Line { .. }
+            | Event::Timer(_)
+            | Event::DmaDone { .. }
+            | Event::Popped { .. }
+            | Event::Host { .. } => {}
         }
         for (i, r) in self.registers.iter().enumerate() {
             fx.publish(i as u16, r.value.into());

@@ -101,7 +101,11 @@ impl Device for Pl330 {
             Event::Write { offset, size, value, .. } => {
                 self.write(bus::word(offset), bus::write_lanes(offset, size, value));
             }
-            Event::Line { .. } | Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } => {}
+            Event::Line { .. }
+            | Event::Timer(_)
+            | Event::DmaDone { .. }
+            | Event::Popped { .. }
+            | Event::Host { .. } => {}
         }
         self.show(fx);
     }

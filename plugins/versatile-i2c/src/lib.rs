@@ -164,7 +164,11 @@ impl Device for VersatileI2c {
                     _ => {}
                 }
             }
-            Event::Line { .. } | Event::Timer(_) | Event::DmaDone { .. } | Event::Host { .. } => {}
+            Event::Line { .. }
+            | Event::Timer(_)
+            | Event::DmaDone { .. }
+            | Event::Popped { .. }
+            | Event::Host { .. } => {}
         }
         fx.publish(shadow::CONTROL, self.lines().into());
     }
