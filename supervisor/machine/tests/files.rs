@@ -77,6 +77,9 @@ fn vexpress_is_the_board_that_its_device_tree_describes() {
     assert_eq!(spi("timer01"), (0x1c11_0000, Some(2)));
     assert_eq!(spi("timer23"), (0x1c12_0000, Some(3)));
     assert_eq!(spi("rtc"), (0x1c17_0000, Some(4)));
+    assert_eq!((spi("aaci"), spi("i2c-pcie")), ((0x1c04_0000, Some(11)), (0x1c03_0000, None)));
+    assert_eq!((spi("keyboard"), spi("mouse")), ((0x1c06_0000, Some(12)), (0x1c07_0000, Some(13))));
+    assert_eq!((spi("tile-watchdog"), spi("dma")), ((0x2b06_0000, Some(98)), (0x7ffb_0000, Some(92))));
     assert_eq!(machine.clock.mode, ClockMode::Warp);
     assert!(matches!(&machine.boot, Boot::Linux(l) if l.append == "console=ttyAMA0 maxcpus=1" && l.initrd.is_none()));
 }
@@ -91,6 +94,10 @@ fn vexpress_a9_is_the_board_that_its_device_tree_describes() {
     let devices = [
         ("sysreg", 0x1000_0000, None),
         ("sysctl", 0x1000_1000, None),
+        ("i2c-pcie", 0x1000_2000, None),
+        ("aaci", 0x1000_4000, Some(11)),
+        ("keyboard", 0x1000_6000, Some(12)),
+        ("mouse", 0x1000_7000, Some(13)),
         ("uart0", 0x1000_9000, Some(5)),
         ("uart1", 0x1000_a000, Some(6)),
         ("uart2", 0x1000_b000, Some(7)),
@@ -98,6 +105,7 @@ fn vexpress_a9_is_the_board_that_its_device_tree_describes() {
         ("watchdog", 0x1000_f000, Some(0)),
         ("timer01", 0x1001_1000, Some(2)),
         ("timer23", 0x1001_2000, Some(3)),
+        ("i2c-dvi", 0x1001_6000, None),
         ("rtc", 0x1001_7000, Some(4)),
         ("tile-watchdog", 0x100e_5000, Some(51)),
     ];
