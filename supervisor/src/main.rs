@@ -2,6 +2,7 @@
 
 mod children;
 mod cli;
+mod disks;
 mod failure;
 mod images;
 mod leftovers;

@@ -8,11 +8,11 @@ use reprise_recording::{Manifest, Recording};
 use crate::cli::ReplayArgs;
 use crate::failure::Failure;
 use crate::images::{BootFiles, BootImage};
-use crate::leftovers;
 use crate::plugins::PluginFile;
 use crate::session::{self, Log, Setup};
 use crate::signals::EndSignals;
 use crate::terminal::Terminal;
+use crate::{disks, leftovers};
 
 pub(crate) fn main(args: &ReplayArgs) -> Result<u8, Failure> {
     leftovers::sweep();
@@ -31,7 +31,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
     let recording = Recording::open(&dir)?;
     let manifest = recording.manifest();
     let bad = |what: String| Failure::recording(format!("{}: {what}", dir.display()));
-    let machine = Machine::from_text(&manifest.machine).map_err(bad)?;
+    let mut machine = Machine::from_text(&manifest.machine).map_err(bad)?;
     check_plugins(manifest, &machine).map_err(bad)?;
     let mut files = BootFiles::default();
     for input in &manifest.inputs {
@@ -51,6 +51,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
             plugins.push(PluginFile::new(origin, recording.read_input(&plugin.hash)?)?);
         }
     }
+    let disks = disks::open_all(&mut machine, None, mode, None)?;
     Ok(Setup {
         mode,
         engine: args.common.engine()?,
@@ -60,6 +61,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
         spans: None,
         uuid: leftovers::new_uuid().context("/dev/urandom")?,
         plugins,
+        disks,
         log: Log::Replay {
             dir: dir.canonicalize().with_context(|| dir.display().to_string())?,
             specs: manifest.plugins.iter().map(|p| p.spec.clone()).collect(),

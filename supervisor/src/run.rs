@@ -13,7 +13,7 @@ use crate::images::{BootFiles, BootImage};
 use crate::session::{self, Log, Setup};
 use crate::signals::EndSignals;
 use crate::terminal::{self, Terminal, say};
-use crate::{leftovers, plugins, record};
+use crate::{disks, leftovers, plugins, record};
 
 pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
     leftovers::sweep();
@@ -59,15 +59,17 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
         dtb: args.dtb.clone(),
         initrd: args.initrd.clone(),
         append: args.append.clone(),
+        disks: args.disk.clone(),
         clock: args.clock.map(Into::into),
         default_clock: Some(if terminal::interactive() { ClockMode::Realtime } else { ClockMode::Warp }),
     };
     let resolved = resolve(Source::new(&path, bytes)?, &overrides)?;
-    let (machine, spans) = (resolved.machine, resolved.spans);
+    let (mut machine, spans) = (resolved.machine, resolved.spans);
     let files = BootFiles::read(&machine, &spans)?;
     let plan = files.plan(&machine).map_err(|e| spans.boot(&e))?;
     let plugins = plugins::find(&machine, &spans, &layout)?;
     let uuid = leftovers::new_uuid().context("/dev/urandom")?;
+    let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, None)?;
     let (mode, log) = match &args.record {
         None => (Mode::Plain, Log::None),
         Some(dir) => (Mode::Record, Log::Record(record::begin(dir.as_deref(), n, &machine, &uuid, &files, &plugins)?)),
@@ -81,6 +83,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
         spans: Some(spans),
         uuid,
         plugins,
+        disks,
         log,
         stop_at: args.common.stop_at,
         jitter: args.common.jitter,

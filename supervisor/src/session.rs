@@ -21,6 +21,7 @@ use reprise_machine::lookup::Layout;
 use reprise_machine::{Backend, Machine, Pins, Spans, Wire};
 
 use crate::children::{Descriptors, Running, own_cpu_seconds};
+use crate::disks::OpenDisk;
 use crate::failure::Failure;
 use crate::images::{BootImage, guest_ram};
 use crate::leftovers::MachineLock;
@@ -71,6 +72,8 @@ pub(crate) struct Setup {
     pub(crate) boot: BootImage,
     /// The devices' plugins, in the machine's order; empty in mode `Absent`.
     pub(crate) plugins: Vec<Rc<PluginFile>>,
+    /// The devices' disks, in the machine's order.
+    pub(crate) disks: Vec<Option<OpenDisk>>,
     pub(crate) log: Log,
     pub(crate) stop_at: Option<u64>,
     pub(crate) jitter: Option<u64>,
@@ -279,7 +282,7 @@ impl<'a> Session<'a> {
             window: device.size,
             config: device.config.clone(),
             backend,
-            disk: None,
+            disk: setup.disks[i].as_ref().map(|disk| disk.start(&mut descriptors)).transpose()?,
         });
         self.spawn(Role::Device(i), "device-proc", &device.name, descriptors, start)
     }

@@ -24,6 +24,11 @@ pub struct DiskFiles {
 }
 
 impl DiskFiles {
+    /// The files of a disk that is only looked at: the image, then what it is based on.
+    pub fn to_read(name: &str, images: Vec<(DiskFile, DiskFormat)>) -> Self {
+        Self { name: name.to_owned(), images, mode: DiskMode::ReadOnly, overlay: None, journal: None }
+    }
+
     /// Takes the descriptors that a start message names; `own` makes them this process's own. To be called before the sandbox, as it maps the
     /// journal; everything else happens in it.
     ///

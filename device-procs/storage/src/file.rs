@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::crash;
@@ -10,6 +10,12 @@ use crate::error::{Action, StorageError};
 
 /// How much is written at a time where zeros can't be had otherwise.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+impl AsFd for DiskFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
 
 /// An inherited file, read and written by offset.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use reprise_machine::DiskFormat;
 
 use crate::error::{Action, StorageError};
 use crate::file::DiskFile;
-use crate::format::{MAX_DISK, SECTOR};
+use crate::format::{Backing, MAX_DISK, SECTOR, qcow2_info};
 use crate::qcow2::Qcow2Image;
 
 /// An open image.
@@ -85,8 +85,19 @@ impl Image {
     }
 }
 
+/// Bytes of the disk that an image holds, and what it is based on. Looks at the beginning of the file only.
+///
+/// # Errors
+/// The file can't be read, or is no such image.
+pub fn look(file: &DiskFile, format: DiskFormat, writable: bool) -> Result<(u64, Option<Backing>), StorageError> {
+    match format {
+        DiskFormat::Raw => Ok((raw_size(file)?, None)),
+        DiskFormat::Qcow2 => qcow2_info(file, writable).map(|info| (info.size, info.backing)),
+    }
+}
+
 /// Bytes of the disk that a raw image holds: its last sector may be cut short.
-pub(crate) fn raw_size(file: &DiskFile) -> Result<u64, StorageError> {
+fn raw_size(file: &DiskFile) -> Result<u64, StorageError> {
     let bytes = file.size().map_err(file.failed(Action::Size, 0))?;
     if bytes == 0 || bytes > MAX_DISK {
         return Err(StorageError::Image {

@@ -161,6 +161,21 @@ pub(crate) struct DeviceFile<'a> {
     pub(crate) backend: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(crate) dma: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) disk: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename = "Disk")]
+pub(crate) struct DiskFile<'a> {
+    #[serde(borrow)]
+    pub(crate) file: &'a RawValue,
+    #[serde(borrow, default)]
+    pub(crate) format: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(crate) snapshot: bool,
+    #[serde(default)]
+    pub(crate) readonly: bool,
 }
 
 #[derive(Deserialize)]

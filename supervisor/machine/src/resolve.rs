@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use ron::value::RawValue;
 use serde::Deserialize;
 
-use crate::file::{BootFile, DeviceFile, File, ImageFile, LimitsFile, LinuxFile, PinFile, SizeFile, TargetFile};
+use crate::file::{
+    BootFile, DeviceFile, DiskFile, File, ImageFile, LimitsFile, LinuxFile, PinFile, SizeFile, TargetFile,
+};
 use crate::machine::{
-    Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Dma, GIC_DIST_SIZE, Gic, ImageBoot,
-    L2_SIZE, L2Cache, Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
+    Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Disk, DiskFormat, Dma, GIC_DIST_SIZE, Gic,
+    ImageBoot, L2_SIZE, L2Cache, Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
 };
 use crate::source::{ConfigError, Source};
 
@@ -50,6 +52,8 @@ pub struct Overrides {
     pub initrd: Option<PathBuf>,
     /// `--append`: replaces the file's command line.
     pub append: Option<String>,
+    /// `--disk`, as [`parse_disk`] gives it: a device's name and its disk. Replaces the file's.
+    pub disks: Vec<(String, Disk)>,
     /// `--clock`.
     pub clock: Option<ClockMode>,
     /// The clock's mode if neither the command line nor the file names one; none = warp.
@@ -98,6 +102,7 @@ pub(crate) enum Place {
     DeviceConfig(usize),
     DeviceBackend(usize),
     DeviceDma(usize),
+    DeviceDisk(usize),
     DeviceLine(usize, usize),
     DeviceTarget(usize, usize),
     Bus(usize),
@@ -174,6 +179,11 @@ impl Spans {
         error
     }
 
+    /// A device's disk is no good.
+    pub fn disk(&self, device: usize, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
+        self.error(Place::DeviceDisk(device), what, fix)
+    }
+
     /// The place of a boot error.
     pub fn boot(&self, error: &crate::boot::BootError) -> ConfigError {
         use crate::boot::Part;
@@ -206,6 +216,41 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     let number = number.map_err(|_| format!("`{text}` is no size"))?;
     number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+/// Reads `NAME=FILE[,format=raw|qcow2][,snapshot=on|off][,readonly]`: a device's name and its disk. A comma in the file's name is written twice.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse_disk(text: &str) -> Result<(String, Disk), String> {
+    let Some((name, rest)) = text.split_once('=') else {
+        return Err("it names no file: write NAME=FILE, NAME being the device's name in the machine file".into());
+    };
+    let rest = rest.replace(",,", "\0");
+    let mut parts = rest.split(',');
+    let file = parts.next().unwrap_or("").replace('\0', ",");
+    if file.is_empty() {
+        return Err(format!("it names no file: write {name}=FILE"));
+    }
+    let mut disk = Disk { file: file.into(), format: None, snapshot: false, readonly: false };
+    for part in parts {
+        match part {
+            "format=raw" => disk.format = Some(DiskFormat::Raw),
+            "format=qcow2" => disk.format = Some(DiskFormat::Qcow2),
+            "snapshot=on" | "snapshot" => disk.snapshot = true,
+            "snapshot=off" => disk.snapshot = false,
+            "readonly=on" | "readonly" => disk.readonly = true,
+            "readonly=off" => disk.readonly = false,
+            other => {
+                return Err(format!(
+                    "`{}` is no option of a disk: they are format=raw|qcow2, snapshot=on|off and readonly; a comma in a file's name is \
+                     written twice",
+                    other.replace('\0', ",")
+                ));
+            }
+        }
+    }
+    Ok((name.to_owned(), disk))
 }
 
 /// Makes the machine that a file describes. Relative paths in it are taken from the file's folder, those of `overrides` as they are.
@@ -319,6 +364,7 @@ impl<'a> Reader<'a> {
         for (i, device) in file.devices.iter().enumerate() {
             devices.push(self.device(i, device)?);
         }
+        self.given_disks(&mut devices, over)?;
         let cores = cpu.count;
         Ok(Machine {
             name: self.get(Place::Name, file.name)?,
@@ -338,6 +384,25 @@ impl<'a> Reader<'a> {
                 None => Limits::default(),
             },
         })
+    }
+
+    /// Puts the command line's disks into their devices.
+    fn given_disks(&mut self, devices: &mut [Device], over: &Overrides) -> Result<(), ConfigError> {
+        for (n, (name, disk)) in over.disks.iter().enumerate() {
+            let wrong =
+                |what: String, fix: String| Err(ConfigError { file: "--disk".into(), line: 0, column: 0, what, fix });
+            if over.disks[..n].iter().any(|(other, _)| other == name) {
+                return wrong(format!("\"{name}\" is given two disks"), "leave one of them out".into());
+            }
+            let Some(i) = devices.iter().position(|d| d.name == *name) else {
+                let names: Vec<&str> = devices.iter().map(|d| d.name.as_str()).collect();
+                let what = format!("the machine has no device \"{name}\"");
+                return wrong(what, format!("its devices are: {}", names.join(", ")));
+            };
+            devices[i].disk = Some(disk.clone());
+            self.given.insert(Place::DeviceDisk(i), "--disk");
+        }
+        Ok(())
     }
 
     /// `model` is text in the file, for its hyphen.
@@ -471,13 +536,24 @@ impl<'a> Reader<'a> {
             lines,
             backend: self.opt(Place::DeviceBackend(i), file.backend, Backend::None)?,
             dma: self.opt(Place::DeviceDma(i), file.dma, Dma::None)?,
-            disk: None,
+            disk: file.disk.map(|raw| self.disk(i, raw)).transpose()?,
         };
         if file.config.is_none() {
             let at = self.at[&Place::DeviceName(i)];
             self.at.insert(Place::DeviceConfig(i), at);
         }
         Ok(device)
+    }
+
+    fn disk(&mut self, i: usize, raw: &'a RawValue) -> Result<Disk, ConfigError> {
+        let disk: DiskFile<'a> = self.get(Place::DeviceDisk(i), raw)?;
+        Ok(Disk {
+            format: disk.format.map(|raw| self.source.value(raw)).transpose()?,
+            snapshot: disk.snapshot,
+            readonly: disk.readonly,
+            // Last, as the place is to be the name's.
+            file: self.path(Place::DeviceDisk(i), disk.file)?,
+        })
     }
 
     fn limits(&mut self, file: &LimitsFile<'a>) -> Result<Limits, ConfigError> {
@@ -759,6 +835,10 @@ fn check_device(m: &Machine, i: usize, d: &Device) -> Result<(), Problem> {
         if list.len() > MAX_RANGES {
             return problem(Place::DeviceDma(i), "the device has too many ranges", format!("at most {MAX_RANGES}"));
         }
+    }
+    if d.disk.as_ref().is_some_and(|disk| disk.snapshot && disk.readonly) {
+        let fix = "leave one of the two out: on a disk that can't be written there is nothing to be kept apart";
+        return problem(Place::DeviceDisk(i), "the disk is read-only and has `snapshot`", fix);
     }
     if d.lines.len() > MAX_RANGES {
         return problem(Place::DeviceName(i), "the device has too many lines", format!("at most {MAX_RANGES}"));

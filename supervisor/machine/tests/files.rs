@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use reprise_machine::{
-    Backend, Boot, ClockMode, ConfigError, CpuModel, LineTarget, Machine, Overrides, Pin, Pins, Resolved, Source, Wire,
-    WireTarget, resolve,
+    Backend, Boot, ClockMode, ConfigError, CpuModel, Disk, DiskFormat, LineTarget, Machine, Overrides, Pin, Pins,
+    Resolved, Source, Wire, WireTarget, parse_disk, resolve,
 };
 
 /// A small machine, one part a line, so that a changed line's number is known.
@@ -189,6 +189,47 @@ fn the_command_line_goes_before_the_file() {
     let over = Overrides { memory: Some(1), ..Overrides::default() };
     let error = resolve(Source::new("dir/m.ron", GOOD.into()).unwrap(), &over).unwrap_err();
     assert!(error.to_string().starts_with("--memory: RAM of 1 bytes is impossible; "), "{error}");
+}
+
+#[test]
+fn a_device_has_a_disk() {
+    let with = |disk: &str, given: &[&str]| {
+        let text = GOOD.replacen("plugin: \"", &format!("disk: {disk}, plugin: \""), 1);
+        let disks = given.iter().map(|d| parse_disk(d).unwrap()).collect();
+        let over = Overrides { disks, ..Overrides::default() };
+        resolve(Source::new("dir/m.ron", text.into()).unwrap(), &over)
+            .map(|r| r.machine.devices.into_iter().map(|d| (d.name, d.disk)).collect::<Vec<_>>())
+            .map_err(|e| e.to_string())
+    };
+    let disks = with("(file: \"a.img\", format: qcow2, snapshot: true)", &[]).unwrap();
+    let name = disks[0].0.clone();
+    let disk = Disk { file: "dir/a.img".into(), format: Some(DiskFormat::Qcow2), snapshot: true, readonly: false };
+    assert_eq!(disks[0].1, Some(disk));
+    assert_eq!(disks[1].1, None);
+    let disks = with("(file: \"a.img\")", &[&format!("{name}=b,,c.img,readonly")]).unwrap();
+    assert_eq!(disks[0].1, Some(Disk { file: "b,c.img".into(), format: None, snapshot: false, readonly: true }));
+    for (disk, given, error) in [
+        ("(file: \"a\", size: 3)", "", "dir/m.ron:"),
+        ("(file: \"a\", format: vmdk)", "", "dir/m.ron:"),
+        ("(file: \"a\", readonly: true, snapshot: true)", "", "the disk is read-only and has `snapshot`; leave"),
+        ("(file: \"a\")", "nobody=x", "--disk: the machine has no device \"nobody\"; its devices are: "),
+    ] {
+        let given: Vec<&str> = [given].into_iter().filter(|g| !g.is_empty()).collect();
+        let text = with(disk, &given).unwrap_err();
+        assert!(text.contains(error), "{text}");
+    }
+    let twice = format!("{name}=x");
+    let error = with("(file: \"a\")", &[&twice, &twice]).unwrap_err();
+    assert!(error.contains("is given two disks; leave one of them out"), "{error}");
+    for text in ["sd", "sd=", "sd=,readonly", "sd=x,size=3", "sd=x,"] {
+        parse_disk(text).unwrap_err();
+    }
+    // A manifest of before has no such key.
+    let machine = resolve(Source::new("m.ron", GOOD.into()).unwrap(), &Overrides::default()).unwrap().machine;
+    let text = machine.to_text();
+    let old: String = text.lines().filter(|l| l.trim() != "disk: None,").map(|l| format!("{l}\n")).collect();
+    assert_ne!(text.trim_end(), old.trim_end());
+    assert_eq!(Machine::from_text(&old).unwrap(), machine);
 }
 
 #[test]
