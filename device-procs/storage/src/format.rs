@@ -114,6 +114,9 @@ pub fn qcow2_info(file: &DiskFile, writable: bool) -> Result<Qcow2Info, StorageE
         return image_error(file, what, fix);
     }
     check_tables(file, &fields, cluster_bits, size)?;
+    if writable {
+        check_refcounts(file, &fields, cluster_bits)?;
+    }
     if writable && fields.u32(60) != 0 {
         let fix = "use it with snapshot=on, or copy it with `qemu-img convert`";
         return image_error(file, "it has internal snapshots, so it can't be written", fix);
@@ -166,6 +169,31 @@ fn check_tables(file: &DiskFile, fields: &Fields<'_>, cluster_bits: u32, size: u
         if offset % (1 << cluster_bits) != 0 || offset > end || last.is_some_and(|to| to > end) {
             return damaged(file, format!("its {name} table can't lie at {offset:#x}"));
         }
+    }
+    Ok(())
+}
+
+/// Whoever looks for a free cluster looks through all refcount blocks, so there may not be many more of them than the file needs, nor fewer.
+fn check_refcounts(file: &DiskFile, fields: &Fields<'_>, cluster_bits: u32) -> Result<(), StorageError> {
+    let (at, bytes) = (fields.u64(48), u64::from(fields.u32(56)) << cluster_bits);
+    let mut table = vec![0; bytes as usize];
+    file.read(&mut table, at).map_err(file.failed(Action::Read, at))?;
+    let order = if fields.u32(4) < 3 { 4 } else { fields.u32(96) };
+    if order > 6 {
+        return damaged(file, format!("refcounts of 2^{order} bits are impossible"));
+    }
+    // Bytes of the file that a block of refcounts covers.
+    let covered = 1u64 << (2 * cluster_bits + 3 - order);
+    let end = file.size().map_err(file.failed(Action::Size, 0))?;
+    let is_used = |entry: &[u8]| entry.iter().any(|&b| b != 0);
+    let last = table.chunks_exact(8).rposition(is_used).unwrap_or(0) as u64;
+    if last > 4 * (end / covered) + 64 {
+        return damaged(file, "it counts clusters that it does not have".into());
+    }
+    // Where a block is missing, one is made, for which one before may have to be made.
+    let needed = end.div_ceil(covered) as usize;
+    if table.len() / 8 < needed || !table.chunks_exact(8).take(needed).all(is_used) {
+        return damaged(file, "it has clusters that it does not count".into());
     }
     Ok(())
 }

@@ -9,8 +9,9 @@ use reprise_child::control::DiskMode;
 use reprise_machine::DiskFormat;
 
 use crate::base::BLOCK;
-use crate::disk::DiskFiles;
+use crate::disk::{Disk, DiskFiles};
 use crate::file::DiskFile;
+use crate::image::look;
 use crate::journal::{Memory, journal_size};
 
 /// A memfd with these bytes.
@@ -266,4 +267,83 @@ pub fn check_qcow2(file: &[u8]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Uses any bytes as a qcow2 image in every way: an error or a result, never a panic.
+pub fn fuzz_qcow2(image: &[u8]) {
+    for mode in [DiskMode::ReadOnly, DiskMode::Snapshot, DiskMode::Writable] {
+        let file = memfd(image);
+        let top = DiskFile::new(again(&file), "fuzz.qcow2");
+        let Ok((size, backing)) = look(&top, DiskFormat::Qcow2, mode == DiskMode::Writable) else { continue };
+        let mut images = vec![(file, DiskFormat::Qcow2)];
+        if backing.is_some() {
+            images.push((memfd(&[0x55; 70_000]), DiskFormat::Raw));
+        }
+        let mut rig = Rig::new(images, size, mode);
+        if mode == DiskMode::Writable {
+            rig = rig.with_journal(size, 64);
+        }
+        let Ok(mut disk) = Disk::open(rig.files()) else { continue };
+        // An error in one place says nothing of the others.
+        let mut buffer = vec![0; 20_000];
+        for i in 0..24 {
+            let at = if i % 2 == 0 { size / 24 * i } else { i * 3000 }.min(size);
+            let piece = &mut buffer[..(size - at).min(20_000) as usize];
+            let _ = disk.read(at, piece);
+            if mode != DiskMode::ReadOnly {
+                let _ = disk.write(at, piece);
+                let _ = disk.discard(at / 2, (size - at / 2).min(100_000));
+                let _ = disk.flush();
+                let _ = disk.checkpoint(i + 1);
+                let _ = disk.release(i + 1);
+            }
+        }
+        let _ = disk.finish();
+    }
+}
+
+/// Damages an image: bytes, whole fields, what is taken for a table's entry, its length. `numbers` gives random ones.
+pub fn damage(image: &mut Vec<u8>, mut number: impl FnMut() -> u64) {
+    for _ in 0..1 + number() % 4 {
+        let len = image.len() as u64;
+        // The header and the tables behind it are worth more than the data.
+        let region = [112, 112, 8192, 70_000, len][(number() % 5) as usize].min(len);
+        let at = (number() % region.max(1)) as usize;
+        let field = at & !7;
+        let interesting =
+            [0, 1, 0x200, 0x1_0000, 1 << 31, 1 << 62, 1 << 63, u64::MAX, number(), number() % (2 * len + 1) & !0x1ff];
+        let value = interesting[(number() % 10) as usize];
+        match number() % 8 {
+            0 => image[at] = number() as u8,
+            1 => image[at] ^= 1 << (number() % 8),
+            2 if field + 8 <= image.len() => put32(image, field + 4, value as u32),
+            3 if field + 8 <= image.len() => put32(image, field, value as u32),
+            4 => image.truncate(at.max(1)),
+            5 if field + 8 <= image.len() => {
+                let other = get64(image, (number() % len) as usize & !7);
+                put64(image, field, other);
+            }
+            _ if field + 8 <= image.len() => put64(image, field, value),
+            _ => {}
+        }
+    }
+}
+
+/// Takes bytes as a qcow2 image if they begin like one, else as the numbers by which a good one is damaged.
+pub fn fuzz(data: &[u8]) {
+    if data.starts_with(b"QFI\xfb") {
+        return fuzz_qcow2(data);
+    }
+    let mut numbers = data.chunks(4).map(|c| c.iter().fold(0, |n, &b| n << 16 | u64::from(b) * 0x101));
+    let mut number = || numbers.next().unwrap_or(0);
+    let builder = Qcow2Builder {
+        version: 2 + (number() % 2) as u32,
+        cluster_bits: 9 + (number() % 6) as u32,
+        backing: (number() % 2 == 0).then(|| ("below".into(), None)),
+    };
+    let kinds = [Cluster::Absent, Cluster::Plain, Cluster::Compressed];
+    let salt = number() as usize;
+    let mut image = builder.build(&[0x33; 70_144], |i| kinds[(i ^ salt) % 3]);
+    damage(&mut image, number);
+    fuzz_qcow2(&image);
 }

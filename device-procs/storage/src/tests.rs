@@ -9,8 +9,8 @@ use reprise_child::control::DiskMode;
 use reprise_machine::DiskFormat;
 
 use crate::crash;
-use crate::testing::{Cluster, Qcow2Builder, Rig, check_qcow2, memfd};
-use crate::{BLOCK, Disk, Flush, StorageError};
+use crate::testing::{Cluster, Qcow2Builder, Rig, check_qcow2, damage, fuzz_qcow2, memfd};
+use crate::{BLOCK, Disk, Flush, StorageError, image_hash};
 
 /// What a disk should be.
 #[derive(Clone)]
@@ -388,4 +388,29 @@ fn a_killed_device_finds_its_qcow2_disk_as_its_state_was_saved() {
         kills += survive(seed, &rig, contents, seed % 8 > 1);
     }
     assert!(kills > 500, "{kills}");
+}
+
+#[test]
+fn damaged_qcow2_images_are_refused_or_used_but_never_a_panic() {
+    for seed in 0..1000 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let len = [512, 9 * 4096 + 512, 300_032][rng.random_range(0..3)];
+        let (images, _) = random_qcow2(&mut rng, len);
+        let mut image = bytes_of(&images[0].0);
+        damage(&mut image, || rng.random());
+        fuzz_qcow2(&image);
+    }
+}
+
+#[test]
+fn a_disk_has_one_hash_in_every_format() {
+    let mut rng = SmallRng::seed_from_u64(9);
+    let (images, contents) = random_qcow2(&mut rng, 3 << 20);
+    let expected = *blake3::hash(&contents).as_bytes();
+    let mut heard = Vec::new();
+    let hash = image_hash(Rig::new(images, 0, DiskMode::ReadOnly).files(), |done, all| heard.push((done, all)));
+    assert_eq!(hash.unwrap(), expected);
+    assert_eq!(heard, [(0, 3 << 20), (1 << 20, 3 << 20), (2 << 20, 3 << 20), (3 << 20, 3 << 20)]);
+    let raw = Rig::new(vec![(memfd(&contents), DiskFormat::Raw)], 0, DiskMode::ReadOnly);
+    assert_eq!(image_hash(raw.files(), |_, _| ()).unwrap(), expected);
 }
