@@ -588,6 +588,10 @@ impl Journal {
             *slot = Slot::default();
             self.free += 1;
         }
+        // An empty journal begins again with memory that was used already.
+        if self.free == self.slots.len() {
+            self.cursor = 0;
+        }
     }
 
     /// Nothing of the journal is left to be folded.
