@@ -9,6 +9,9 @@
 //! reaches the device two wake-ups after it came (about 0.1 ms). Only the device that cpu-proc is using spins, and not for long
 //! ([`reprise_channel::SpinPolicy::device`]).
 
+mod estate;
+mod media;
+mod output;
 mod serve;
 mod watch;
 
@@ -19,14 +22,18 @@ use std::process::ExitCode;
 use anyhow::Context;
 use reprise_backends::{Backend, Console, Null, Rtc};
 use reprise_channel::{DevicePort, Role, jitter};
-use reprise_child::control::{BackendStart, DeviceStart, PluginInfo, Start};
+use reprise_child::control::{BackendStart, DeviceStart, Fd, PluginInfo, Start, Way};
 use reprise_child::sandbox::{self, Stage};
 use reprise_child::{Child, ConfigFault, PluginFault};
 use reprise_device::ConfigError;
 use reprise_device::abi::REPRISE_ABI_VERSION;
 use reprise_device::host::{Instance, MakeError, Plugin};
 
-use crate::serve::Server;
+use reprise_storage::DiskFiles;
+
+use crate::estate::Estate;
+use crate::media::Media;
+use crate::serve::{Plugins, Server};
 use crate::watch::Watcher;
 
 fn main() -> ExitCode {
@@ -56,22 +63,35 @@ fn body(child: Child) -> anyhow::Result<()> {
     }
     let port = DevicePort::attach(&start.segment, Role::Device).with_context(|| format!("{name}: its channel"))?;
     let backend = backend_of(&start.backend);
+    let estate = start.estate.map(|fd| Estate::map(&own(fd))).transpose().with_context(|| name.clone())?;
+    let mut disks = Media::new(start.disk.as_ref().map(|d| DiskFiles::new(d, own)).transpose()?);
     let watcher = Watcher::start(child.control.raw(), backend.input_fd(), backend.output_fd())
         .with_context(|| format!("{name}: the thread that waits for input"))?;
     sandbox::enter(Stage::Attached, &child.policy())?;
-    let plugin = load(&start)?;
+    let plugin = load(&start, start.plugin, &start.plugin_file)?;
+    // The next one last.
+    let later = start.swaps.iter().rev().map(|s| Ok((s.request, load(&start, s.plugin, &s.plugin_file)?)));
+    let later = later.collect::<anyhow::Result<Vec<_>>>()?;
     sandbox::enter(Stage::Loaded, &child.policy())?;
+    if start.way == Way::Fresh {
+        disks.open()?;
+    }
     let device = create(&plugin, &start)?;
     let spec = device.spec().to_bytes();
     let info =
         PluginInfo { abi: REPRISE_ABI_VERSION, kind: plugin.kind().to_owned(), version: device.spec().version.clone() };
     child.control.ready(spec, Some(info))?;
-    Server::new(name.clone(), port, device, backend, child.control, watcher).run()
+    let plugins = Plugins { plugin, later, config: start.config.clone() };
+    Server::new(name.clone(), port, device, plugins, disks, estate, backend, child.control, watcher).run(start.way)
+}
+
+/// A descriptor that the start message names.
+fn own(fd: Fd) -> OwnedFd {
+    // SAFETY: the supervisor gave this process the descriptor for exactly this, and the start message names it once and is used once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 fn backend_of(start: &BackendStart) -> Box<dyn Backend> {
-    // SAFETY: the supervisor gave this process the descriptor for exactly this, and the start message is used once.
-    let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
     match *start {
         BackendStart::None | BackendStart::Null => Box::new(Null),
         BackendStart::Console { input, output } => Box::new(Console::new(input.map(own), own(output))),
@@ -79,13 +99,11 @@ fn backend_of(start: &BackendStart) -> Box<dyn Backend> {
     }
 }
 
-fn load(start: &DeviceStart) -> anyhow::Result<Plugin> {
-    let path = PathBuf::from(format!("/proc/self/fd/{}", start.plugin));
+fn load(start: &DeviceStart, fd: Fd, file: &str) -> anyhow::Result<Plugin> {
+    let path = PathBuf::from(format!("/proc/self/fd/{fd}"));
     // SAFETY: the file is the plugin that the machine names, held in a sealed memfd. Whatever its code does, it does in this process's sandbox.
     let plugin = unsafe { Plugin::load(&path) };
-    let blame = |what: &dyn std::fmt::Display| {
-        PluginFault(format!("{}: plugin {}: {what}", start.common.name, start.plugin_file))
-    };
+    let blame = |what: &dyn std::fmt::Display| PluginFault(format!("{}: plugin {file}: {what}", start.common.name));
     let plugin = plugin.map_err(|e| blame(&e.to_string().replace(&path.display().to_string(), "the file")))?;
     if plugin.kind() != start.kind {
         return Err(blame(&format_args!("it is a \"{}\", not a \"{}\"", plugin.kind(), start.kind)).into());

@@ -6,9 +6,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reprise_backends::{Backend, Input, Output};
 use reprise_channel::{Abort, ChannelError, DevicePort, Event as Message, Request, RequestMsg};
 use reprise_child::Control;
-use reprise_child::control::{Blame, DeviceState, FromChild, ToChild};
-use reprise_device::host::{Effect, Fault, Instance};
+use reprise_child::control::{Blame, DeviceState, FromChild, ToChild, Way};
+use reprise_device::host::{Effect, Fault, Instance, Plugin};
+use reprise_device::spec::Framing;
 use reprise_device::{Event, VTime, dma};
+use serde::{Deserialize, Serialize};
+
+use crate::estate::{Counts, Estate, MAX_INPUT};
+use crate::media::Media;
+use crate::output::StreamHash;
 
 use crate::watch::{CONTROL, INPUT, OUTPUT, Watcher};
 
@@ -22,8 +28,6 @@ const BACKEND_PORT: u32 = 0;
 const BATCH: usize = 4096;
 /// Output that may wait for a slow reader before the device waits too.
 const MAX_PENDING: usize = 16 << 20;
-/// Input is offered in pieces of at most so many bytes.
-const PIECE: usize = 4096;
 /// How long a reader of the output may take at the end of a machine.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// How long a full channel may hold up the last messages at the end of a machine.
@@ -103,11 +107,56 @@ enum Emit {
     Queue(u32, Vec<u8>),
 }
 
+/// A device's plugin, and those that take over from it in a replay.
+pub(crate) struct Plugins {
+    /// The one that serves.
+    pub(crate) plugin: Plugin,
+    /// Those to come, the next one last, each with the first request that it serves.
+    pub(crate) later: Vec<(u64, Plugin)>,
+    /// The device's configuration.
+    pub(crate) config: String,
+}
+
+/// What is saved at a checkpoint, between two requests.
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    /// The plugin's state.
+    device: Vec<u8>,
+    /// Effects that the device has had.
+    effects: u64,
+    /// Input that the device has taken: bytes, or packets.
+    consumed: u64,
+    output: Output0,
+    /// Output that was recorded, but that nobody outside has taken.
+    unwritten: Vec<u8>,
+    /// Plugins that have taken over in a replay.
+    swaps: u64,
+}
+
+/// How much output there was, and its hash.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Output0 {
+    hash: StreamHash,
+    /// All of it, in bytes.
+    bytes: u64,
+    /// What went to the backend.
+    to_backend: u64,
+}
+
 /// The process once it is set up.
 pub(crate) struct Server {
     name: String,
     port: DevicePort,
     device: Instance,
+    plugins: Plugins,
+    /// Plugins that have taken over.
+    swaps: u64,
+    disks: Media,
+    estate: Option<Estate>,
+    /// What is true of the ring, if there is no estate to keep it.
+    counts: Counts,
+    /// Effects that the device has had. Fewer than were emitted while a successor repeats what the dead process did.
+    made: u64,
     backend: Box<dyn Backend>,
     control: Control,
     watch: Watcher,
@@ -117,10 +166,11 @@ pub(crate) struct Server {
     /// Output that was not passed on yet, and its port.
     out: Vec<u8>,
     out_port: u32,
-    out_hash: blake3::Hasher,
-    out_bytes: u64,
-    /// Input that was offered and has not come back as a request.
-    in_flight: u64,
+    output: Output0,
+    /// Input that has come back as requests: bytes, or packets.
+    consumed: u64,
+    /// The ports of packets, a bit each.
+    packets: u32,
     /// There may be input to offer.
     may_offer: bool,
     /// Number of the last request that was taken.
@@ -129,6 +179,8 @@ pub(crate) struct Server {
     over: bool,
     /// The supervisor wants the state.
     save: bool,
+    /// The supervisor wants this process to make way.
+    make_way: bool,
 }
 
 impl Server {
@@ -136,14 +188,25 @@ impl Server {
         name: String,
         port: DevicePort,
         device: Instance,
+        plugins: Plugins,
+        disks: Media,
+        estate: Option<Estate>,
         backend: Box<dyn Backend>,
         control: Control,
         watch: Watcher,
     ) -> Self {
+        let ports = device.spec().ports.iter().enumerate();
+        let packets = ports.filter(|(_, p)| p.framing == Framing::Packets).fold(0, |mask, (i, _)| mask | 1 << i);
         Self {
             name,
             port,
             device,
+            plugins,
+            swaps: 0,
+            disks,
+            estate,
+            counts: Counts::default(),
+            made: 0,
             backend,
             control,
             watch,
@@ -151,19 +214,20 @@ impl Server {
             effects: Vec::new(),
             out: Vec::new(),
             out_port: BACKEND_PORT,
-            out_hash: blake3::Hasher::new(),
-            out_bytes: 0,
-            in_flight: 0,
+            output: Output0::default(),
+            consumed: 0,
+            packets,
             may_offer: true,
             last: 0,
             over: false,
             save: false,
+            make_way: false,
         }
     }
 
     /// Serves until the supervisor says `Exit`.
-    pub(crate) fn run(mut self) -> anyhow::Result<()> {
-        match self.serve() {
+    pub(crate) fn run(mut self, way: Way) -> anyhow::Result<()> {
+        match self.serve(way) {
             Ok(()) | Err(Stop::Exit) => Ok(()),
             Err(Stop::Error(e)) => match e.downcast::<Fault>() {
                 Ok(fault) => self.die(&fault),
@@ -172,14 +236,20 @@ impl Server {
         }
     }
 
-    fn serve(&mut self) -> Result<(), Stop> {
-        loop {
-            match self.control.receive()? {
-                ToChild::Go => break,
-                other => self.obey(other)?,
+    fn serve(&mut self, way: Way) -> Result<(), Stop> {
+        if way != Way::Successor {
+            self.await_go()?;
+        }
+        match way {
+            Way::Fresh => {
+                if let Some(estate) = &mut self.estate {
+                    estate.begin();
+                }
             }
-            if self.save {
-                self.answer_save()?;
+            Way::Successor => self.succeed()?,
+            Way::Standby => {
+                self.succeed()?;
+                self.control.send(&FromChild::Took)?;
             }
         }
         self.watch.want(CONTROL);
@@ -187,6 +257,8 @@ impl Server {
             self.attend()?;
             if self.save {
                 self.answer_save()?;
+            } else if self.make_way {
+                self.stand_aside()?;
             } else if let Err(e) = self.turn() {
                 self.forgive(e)?;
             }
@@ -197,6 +269,101 @@ impl Server {
             }
             let message = self.control.receive()?;
             self.obey(message)?;
+        }
+    }
+
+    fn await_go(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.control.receive()? {
+                ToChild::Go => return Ok(()),
+                other => self.obey(other)?,
+            }
+            if self.save {
+                self.answer_save()?;
+            }
+        }
+    }
+
+    /// Goes on where another process was: from the last checkpoint, over the requests since, to the place where it stopped.
+    fn succeed(&mut self) -> Result<(), Stop> {
+        self.port.succeed()?;
+        let estate = self.estate.as_mut().expect("a successor has an estate");
+        estate.take_over(self.port.events_emitted())?;
+        self.counts = estate.counts();
+        let saved: Option<Checkpoint> = match estate.saved()? {
+            Some(bytes) => Some(postcard::from_bytes(bytes)?),
+            None => None,
+        };
+        let (generation, requests) = (estate.generation(), estate.requests()?);
+        self.disks.recover(generation)?;
+        if let Some(saved) = saved {
+            for _ in 0..saved.swaps {
+                self.next_plugin()?;
+            }
+            self.device = self.plugins.plugin.restore(&self.plugins.config, &saved.device)?;
+            (self.made, self.consumed, self.output) = (saved.effects, saved.consumed, saved.output);
+            // What was taken outside since is known.
+            let taken = self.written().saturating_sub(self.output.to_backend - saved.unwritten.len() as u64);
+            let rest = saved.unwritten.get(taken as usize..).unwrap_or_default();
+            self.backend.write(rest);
+            self.note_written();
+        }
+        let done = self.port.requests_taken();
+        for (slot, arena) in requests.iter().filter(|(slot, _)| slot.seq < done) {
+            let request = Request::parse(slot, arena).map_err(|p| anyhow::anyhow!("a logged request: {p}"))?;
+            let what = What::of(&request, slot.seq, &mut self.data);
+            self.step(Taken { seq: slot.seq, now: VTime(slot.vtime), what }, true)?;
+        }
+        let input = self.estate.as_ref().map(Estate::input).unwrap_or_default();
+        if !input.is_empty() {
+            self.offer_now(&input)?;
+        }
+        Ok(())
+    }
+
+    /// The next plugin, of a replay, serves from now on; the caller gives it the state.
+    fn next_plugin(&mut self) -> Result<(), Stop> {
+        let (_, plugin) = self.plugins.later.pop().ok_or_else(|| anyhow::anyhow!("a plugin is missing"))?;
+        self.plugins.plugin = plugin;
+        self.swaps += 1;
+        Ok(())
+    }
+
+    /// Saves everything that a successor needs, and forgets what it need not repeat.
+    fn checkpoint(&mut self) -> Result<(), Stop> {
+        self.flush()?;
+        let Some(estate) = &mut self.estate else { return Ok(()) };
+        let checkpoint = Checkpoint {
+            device: self.device.save()?,
+            effects: self.made,
+            consumed: self.consumed,
+            output: self.output.clone(),
+            unwritten: self.backend.unwritten().to_vec(),
+            swaps: self.swaps,
+        };
+        self.disks.checkpoint(estate.generation() + 1)?;
+        let generation = estate.save(&postcard::to_stdvec(&checkpoint)?)?;
+        self.disks.release(generation)?;
+        Ok(())
+    }
+
+    /// Leaves everything to another process, and waits what becomes of that.
+    fn stand_aside(&mut self) -> Result<(), Stop> {
+        self.make_way = false;
+        self.checkpoint()?;
+        let until = Instant::now() + LAST_OUTPUT;
+        while self.backend.flush() == Output::Blocked && Instant::now() < until {
+            self.wait_for_output(Duration::from_millis(10))?;
+        }
+        self.note_written();
+        self.control.send(&FromChild::Yielded { request: self.port.requests_taken() })?;
+        loop {
+            match self.control.receive()? {
+                ToChild::Resume => return Ok(()),
+                // Nobody is to think that this end of the channel is left.
+                ToChild::Exit => std::process::exit(0),
+                other => self.obey(other)?,
+            }
         }
     }
 
@@ -215,55 +382,93 @@ impl Server {
 
     /// Takes what there is to take, or waits for it.
     fn turn(&mut self) -> Result<(), Stop> {
-        if let Some(taken) = Self::copy(self.port.try_request()?, &mut self.data) {
-            return self.step(taken);
+        if self.disks.is_short() {
+            self.checkpoint()?;
+        }
+        if let Some(taken) = Self::copy(self.port.try_request()?, &mut self.estate, &mut self.data) {
+            return self.request(taken);
         }
         self.offer()?;
         // While output waits to be passed on, wait no longer than it pays to spin: a driver that writes byte by byte is soon back.
         let idle = Abort::NEVER.or_rung(self.watch.bell());
         let abort = if self.out.is_empty() { idle } else { Abort::at(Instant::now()) };
-        match Self::copy(self.port.next_request(&abort)?, &mut self.data) {
-            Some(taken) => self.step(taken),
+        match Self::copy(self.port.next_request(&abort)?, &mut self.estate, &mut self.data) {
+            Some(taken) => self.request(taken),
             None => self.flush(),
         }
     }
 
-    fn copy(msg: Option<RequestMsg<'_>>, data: &mut Vec<u8>) -> Option<Taken> {
-        msg.map(|m| Taken { seq: m.seq, now: VTime(m.vtime), what: What::of(&m.request, m.seq, data) })
+    /// Copies a request out of the channel, and into the estate.
+    fn copy(msg: Option<RequestMsg<'_>>, estate: &mut Option<Estate>, data: &mut Vec<u8>) -> Option<Taken> {
+        let m = msg?;
+        if let Some(estate) = estate.as_mut().filter(|e| !e.has_request(m.seq)) {
+            estate.log(m.slot, m.arena);
+        }
+        Some(Taken { seq: m.seq, now: VTime(m.vtime), what: What::of(&m.request, m.seq, data) })
     }
 
-    /// One request: the device's step, its effects, then the answer.
-    fn step(&mut self, taken: Taken) -> Result<(), Stop> {
+    /// One request that the channel had.
+    fn request(&mut self, taken: Taken) -> Result<(), Stop> {
+        self.step(taken, false)?;
+        self.port.complete()?;
+        if self.estate.as_ref().is_some_and(Estate::is_due) || self.disks.wants_checkpoint() {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// The device's step, its effects, then the answer. `again`: all of them are in the ring already.
+    fn step(&mut self, taken: Taken, again: bool) -> Result<(), Stop> {
         self.last = taken.seq;
+        if self.plugins.later.last().is_some_and(|next| next.0 <= taken.seq) {
+            let state = self.device.save()?;
+            self.next_plugin()?;
+            self.device = self.plugins.plugin.restore(&self.plugins.config, &state)?;
+        }
         if let What::Host(port) = taken.what {
             if port == BACKEND_PORT {
-                self.in_flight = self.in_flight.saturating_sub(self.data.len() as u64);
+                self.consumed += self.units(&self.data);
             }
             self.may_offer = true;
         }
         let answer = self.run_device(taken)?;
         let effects = std::mem::take(&mut self.effects);
-        for effect in &effects {
-            match effect {
-                Emit::Plain(message) => self.emit(taken.seq, message)?,
-                Emit::Dma(tag, data) => self.emit(taken.seq, &Message::Dma { tag: *tag, data })?,
-                Emit::Queue(queue, data) => self.emit(taken.seq, &Message::Queue { queue: *queue, data })?,
+        if again {
+            self.made += effects.len() as u64 + u64::from(answer.is_some());
+        } else {
+            for effect in &effects {
+                match effect {
+                    Emit::Plain(message) => self.effect(taken.seq, message)?,
+                    Emit::Dma(tag, data) => self.effect(taken.seq, &Message::Dma { tag: *tag, data })?,
+                    Emit::Queue(queue, data) => self.effect(taken.seq, &Message::Queue { queue: *queue, data })?,
+                }
+            }
+            if let Some(answer) = answer {
+                self.effect(taken.seq, &answer)?;
             }
         }
         self.effects = effects;
-        if let Some(answer) = answer {
-            self.emit(taken.seq, &answer)?;
-        }
-        self.port.complete()?;
         if self.out.len() >= BATCH {
             self.flush()?;
         }
         Ok(())
     }
 
+    /// Emits an effect, unless a process before this one has done that.
+    #[inline]
+    fn effect(&mut self, cause: u64, message: &Message<'_>) -> Result<(), Stop> {
+        let number = self.made;
+        self.made += 1;
+        if number < self.counts.effects {
+            return Ok(());
+        }
+        self.emit(cause, message, Counts { effects: number + 1, ..self.counts })
+    }
+
     /// Lets the device take its step; gives the answer to the request, if it gets one.
     fn run_device(&mut self, taken: Taken) -> Result<Option<Message<'static>>, Stop> {
-        let Self { device, data, effects, out, out_port, may_offer, .. } = self;
+        let Self { device, disks, data, effects, out, out_port, may_offer, packets, .. } = self;
+        let is_packet = |port: u32| *packets >> port & 1 == 1;
         effects.clear();
         let mut answer = match taken.what {
             What::Plain(_, true) => None,
@@ -271,7 +476,7 @@ impl Server {
         };
         // Output to several ports in one step is rare: it is kept apart and passed on after it.
         let mut elsewhere = Vec::new();
-        let result = device.step(taken.now, taken.what.event(data), &mut |effect| match effect {
+        let result = device.step_with(taken.now, taken.what.event(data), disks, &mut |effect| match effect {
             Effect::Reply { value, .. } => answer = Some(Message::Reply { value }),
             Effect::Line { pin, level } => effects.push(Emit::Plain(Message::SetLine { pin, level })),
             Effect::Arm { id, at } => effects.push(Emit::Plain(Message::Arm { id, vtime: at.0 })),
@@ -287,7 +492,7 @@ impl Server {
                 effects.push(Emit::Queue(queue.into(), values.iter().flat_map(|v| v.to_le_bytes()).collect()));
             }
             Effect::QueueClear { queue } => effects.push(Emit::Plain(Message::QueueClear { queue: queue.into() })),
-            Effect::HostOut { port, data } if port == *out_port => out.extend_from_slice(data),
+            Effect::HostOut { port, data } if port == *out_port && !is_packet(port) => out.extend_from_slice(data),
             Effect::HostOut { port, data } => elsewhere.push((port, data.to_vec())),
             Effect::HostWant { .. } => *may_offer = true,
         });
@@ -295,16 +500,23 @@ impl Server {
             self.flush()?;
             self.out_port = port;
             self.out.extend_from_slice(&bytes);
+            if self.packets >> port & 1 == 1 {
+                self.flush()?;
+            }
         }
         result?;
         Ok(answer)
     }
 
-    /// Sends a message, however long that takes; the supervisor is heard meanwhile.
-    fn emit(&mut self, cause: u64, message: &Message<'_>) -> Result<(), Stop> {
+    /// Sends a message, however long that takes; the supervisor is heard meanwhile. `then` is true behind it.
+    fn emit(&mut self, cause: u64, message: &Message<'_>, then: Counts) -> Result<(), Stop> {
         let mut given_up = None;
+        if let Some(estate) = &mut self.estate {
+            estate.intend(self.port.events_emitted(), then);
+        }
         loop {
             if self.port.try_emit(cause, message)?.is_some() {
+                self.emitted(then);
                 return Ok(());
             }
             let mut abort = Abort::NEVER.or_rung(self.watch.bell());
@@ -318,9 +530,31 @@ impl Server {
                 abort = abort.or_after(until - Instant::now());
             }
             if self.port.emit(cause, message, &abort)?.is_some() {
+                self.emitted(then);
                 return Ok(());
             }
             self.attend()?;
+        }
+    }
+
+    #[inline]
+    fn emitted(&mut self, then: Counts) {
+        self.counts = then;
+        if let Some(estate) = &mut self.estate {
+            estate.done(then);
+        }
+    }
+
+    /// Bytes of output that the outside has taken.
+    fn written(&self) -> u64 {
+        self.estate.as_ref().map_or(self.output.to_backend - self.backend.pending() as u64, Estate::written)
+    }
+
+    fn note_written(&self) {
+        if let Some(estate) = &self.estate {
+            // A successor repeats output that was written already: it writes nothing then, and the number stands.
+            let written = self.output.to_backend - self.backend.pending() as u64;
+            estate.set_written(written.max(estate.written()));
         }
     }
 
@@ -331,14 +565,22 @@ impl Server {
         }
         let data = std::mem::take(&mut self.out);
         let port = std::mem::replace(&mut self.out_port, BACKEND_PORT);
-        self.out_hash.update(&data);
-        self.out_bytes += data.len() as u64;
-        if port == BACKEND_PORT && self.backend.write(&data) == Output::Blocked {
-            self.watch.want(OUTPUT);
+        self.output.hash.update(&data);
+        let new = |from: u64, known: u64| &data[(known.saturating_sub(from) as usize).min(data.len())..];
+        if port == BACKEND_PORT {
+            let unwritten = new(self.output.to_backend, self.written());
+            self.output.to_backend += data.len() as u64;
+            if self.backend.write(unwritten) == Output::Blocked {
+                self.watch.want(OUTPUT);
+            }
+            self.note_written();
         }
+        let unlogged = new(self.output.bytes, self.counts.logged);
+        self.output.bytes += data.len() as u64;
         if self.port.config().tap && !self.over {
-            for piece in data.chunks(BATCH) {
-                self.emit(self.last, &Message::HostOut { port: port.into(), data: piece })?;
+            for piece in unlogged.chunks(BATCH) {
+                let then = Counts { logged: self.counts.logged + piece.len() as u64, ..self.counts };
+                self.emit(self.last, &Message::HostOut { port: port.into(), data: piece }, then)?;
             }
         }
         while self.backend.pending() > MAX_PENDING && !self.save && !self.over {
@@ -359,28 +601,44 @@ impl Server {
         // Whatever the outcome is, writing tells.
         let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], timeout);
         self.backend.flush();
+        self.note_written();
         self.attend()
     }
 
     /// Offers input, as much as the device wants.
     fn offer(&mut self) -> Result<(), Stop> {
         while std::mem::take(&mut self.may_offer) {
-            let room = self.device.want(BACKEND_PORT).saturating_sub(self.in_flight);
+            // What was offered and has not come back as requests is on its way.
+            let room = (self.device.want(BACKEND_PORT) + self.consumed).saturating_sub(self.counts.offered);
             if room == 0 {
                 break;
             }
+            let packets = self.packets >> BACKEND_PORT & 1 == 1;
+            let room = if packets { MAX_INPUT } else { usize::try_from(room).unwrap_or(MAX_INPUT).min(MAX_INPUT) };
             let mut input = Vec::new();
-            match self.backend.read(usize::try_from(room).unwrap_or(PIECE).min(PIECE), &mut input) {
-                Input::Bytes(n) => {
-                    self.in_flight += n as u64;
+            match self.backend.read(room, &mut input) {
+                Input::Bytes(_) => {
+                    if let Some(estate) = &mut self.estate {
+                        estate.keep_input(&input);
+                    }
                     self.may_offer = true;
-                    self.emit(self.last, &Message::HostOffer { port: BACKEND_PORT.into(), data: &input })?;
+                    self.offer_now(&input)?;
                 }
                 Input::Nothing if self.backend.input_fd().is_some() => self.watch.want(INPUT),
                 Input::Nothing | Input::End => {}
             }
         }
         Ok(())
+    }
+
+    /// How much input of the backend's port these bytes are: bytes, or a packet.
+    fn units(&self, data: &[u8]) -> u64 {
+        if self.packets >> BACKEND_PORT & 1 == 1 { 1 } else { data.len() as u64 }
+    }
+
+    fn offer_now(&mut self, input: &[u8]) -> Result<(), Stop> {
+        let then = Counts { offered: self.counts.offered + self.units(input), input: 0, ..self.counts };
+        self.emit(self.last, &Message::HostOffer { port: BACKEND_PORT.into(), data: input }, then)
     }
 
     /// Deals with what the other thread saw.
@@ -391,8 +649,11 @@ impl Server {
             return Ok(());
         }
         self.may_offer |= ready & INPUT != 0;
-        if ready & OUTPUT != 0 && self.backend.flush() == Output::Blocked {
-            self.watch.want(OUTPUT);
+        if ready & OUTPUT != 0 {
+            if self.backend.flush() == Output::Blocked {
+                self.watch.want(OUTPUT);
+            }
+            self.note_written();
         }
         if ready & CONTROL != 0 {
             while let Some(message) = self.control.try_receive()? {
@@ -410,6 +671,10 @@ impl Server {
                 self.save = true;
                 Ok(())
             }
+            ToChild::Yield => {
+                self.make_way = true;
+                Ok(())
+            }
             other => Err(anyhow::anyhow!("a device-proc takes no {other:?}").into()),
         }
     }
@@ -424,10 +689,11 @@ impl Server {
     }
 
     fn work_off(&mut self) -> Result<(), Stop> {
-        while let Some(taken) = Self::copy(self.port.try_request()?, &mut self.data) {
-            self.step(taken)?;
+        while let Some(taken) = Self::copy(self.port.try_request()?, &mut self.estate, &mut self.data) {
+            self.request(taken)?;
         }
-        self.flush()
+        self.flush()?;
+        Ok(self.disks.finish()?)
     }
 
     fn send_state(&mut self) -> Result<(), Stop> {
@@ -436,8 +702,9 @@ impl Server {
             self.wait_for_output(Duration::from_millis(100))?;
         }
         let state = self.device.save()?;
-        let output_hash = *self.out_hash.finalize().as_bytes();
-        self.control.send(&FromChild::State(DeviceState { state, output_bytes: self.out_bytes, output_hash }))?;
+        self.note_written();
+        let (output_bytes, output_hash) = (self.output.bytes, self.output.hash.finish());
+        self.control.send(&FromChild::State(DeviceState { state, output_bytes, output_hash }))?;
         Ok(())
     }
 

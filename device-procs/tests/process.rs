@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use reprise_channel::segment::segment_name;
 use reprise_channel::{Abort, ChannelConfig, ChannelSegment, CpuPort, Event, Request, Sent, TapPort};
 use reprise_child::control::{
-    BackendStart, Blame, Common, DeviceStart, DeviceState, FromChild, Mode, Ready, Start, ToChild,
+    BackendStart, Blame, Common, DeviceStart, DeviceState, FromChild, Mode, Ready, Start, ToChild, Way,
 };
 use reprise_child::{Peer, pair};
 use reprise_device::spec::PluginSpec;
@@ -113,6 +113,9 @@ impl<'a> Setup<'a> {
             config: self.config.into(),
             backend,
             disk: None,
+            estate: None,
+            way: Way::Fresh,
+            swaps: Vec::new(),
         };
         peer.send(&ToChild::Start(Box::new(Start::Device(start)))).unwrap();
         let answer = peer.receive_until(Instant::now() + LONG).unwrap();

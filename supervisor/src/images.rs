@@ -121,10 +121,14 @@ pub(crate) fn sealed(name: &str, pieces: &[&[u8]]) -> anyhow::Result<OwnedFd> {
 
 /// Guest RAM: zeroed, of a fixed size.
 pub(crate) fn guest_ram(bytes: u64) -> anyhow::Result<OwnedFd> {
-    let fd =
-        memfd_create("reprise-ram", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).context("memfd_create")?;
-    nix::unistd::ftruncate(&fd, bytes as i64).context("the guest's RAM")?;
+    zeroed("reprise-ram", bytes).context("the guest's RAM")
+}
+
+/// A memfd of zeros, of a fixed size.
+pub(crate) fn zeroed(name: &str, bytes: u64) -> anyhow::Result<OwnedFd> {
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).context("memfd_create")?;
+    nix::unistd::ftruncate(&fd, bytes as i64).context("sizing a memfd")?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).context("sealing the guest's RAM")?;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).context("sealing a memfd")?;
     Ok(fd)
 }

@@ -14,11 +14,12 @@ use reprise_channel::{ChannelConfig, ChannelSegment, CloseReason, ControlConfig,
 use reprise_child::control::{
     BackendStart, Blame, BootMemory, Common, CpuChannel, CpuFinished, CpuStart, DeviceStart, DeviceState, EndReason,
     Engine, FromChild, LogChannel, LogConsole, LogFinished, LogStart, Mode, Ready, Start, StopReason, ToChild, Totals,
+    Way,
 };
 use reprise_child::syscall_name;
 use reprise_device::spec::PluginSpec;
 use reprise_machine::lookup::Layout;
-use reprise_machine::{Backend, Machine, Pins, Spans, Wire};
+use reprise_machine::{Backend, Dma, Machine, Pins, Spans, Wire};
 
 use crate::children::{Descriptors, Running, own_cpu_seconds};
 use crate::disks::OpenDisk;
@@ -37,6 +38,9 @@ const START_TIME: Duration = Duration::from_secs(60);
 const FINISH_TIME: Duration = Duration::from_secs(60);
 /// How long a child may take to exit once it is told to.
 const EXIT_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes of the arenas of a channel whose device may use DMA, at least: some of the longest transfers.
+const DMA_ARENA: u32 = 4 << 20;
 
 /// The most notes of the children that are shown.
 const MAX_NOTES: usize = 200;
@@ -80,12 +84,19 @@ pub(crate) struct Setup {
     pub(crate) layout: Layout,
 }
 
+#[path = "revival.rs"]
+mod revival;
+
 /// Which child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Cpu,
     Log,
     Device(usize),
+    /// With a device's new plugin, until it serves.
+    Standby(usize),
+    /// It has made way for another, or failed to take over.
+    Retired,
 }
 
 /// What went wrong with a child.
@@ -108,6 +119,20 @@ struct Session<'a> {
     channels: Vec<ChannelSegment>,
     control: Option<ControlSegment>,
     guest: GuestConsole,
+    /// The guest's ends of the console, for processes that are yet to come.
+    console: ChildConsole,
+    /// The plugins in service.
+    plugins: Vec<Rc<PluginFile>>,
+    /// The specs that the machine was built with.
+    specs: Vec<Vec<u8>>,
+    estates: Vec<revival::Estate>,
+    swap: revival::Swap,
+    /// All children have been told to go.
+    running: bool,
+    /// The devices have been asked for their states.
+    saving: bool,
+    /// CPU time of processes that had successors.
+    past_cpu_seconds: f64,
     cpu_finished: Option<CpuFinished>,
     log_finished: Option<LogFinished>,
     trouble: Option<Trouble>,
@@ -134,8 +159,8 @@ pub(crate) fn run(setup: &Setup, terminal: &mut Terminal, signals: &mut EndSigna
     let console = (setup.mode == Mode::Verify || !setup.mode.is_replay()) && setup.console().is_some();
     let input = console && !setup.mode.is_replay();
     let (guest, theirs) = terminal::console(input).context("the console's pipes")?;
-    let mut session = Session::new(setup, terminal, signals, guest);
-    session.start(&segments, theirs)?;
+    let mut session = Session::new(setup, terminal, signals, guest, theirs);
+    session.start(&segments)?;
     session.go()?;
     session.run_to_end()?;
     let device_states = session.save_devices()?;
@@ -179,7 +204,13 @@ impl Setup {
 }
 
 impl<'a> Session<'a> {
-    fn new(setup: &'a Setup, terminal: &'a mut Terminal, signals: &'a mut EndSignals, guest: GuestConsole) -> Self {
+    fn new(
+        setup: &'a Setup,
+        terminal: &'a mut Terminal,
+        signals: &'a mut EndSignals,
+        guest: GuestConsole,
+        console: ChildConsole,
+    ) -> Self {
         Self {
             setup,
             terminal,
@@ -190,6 +221,14 @@ impl<'a> Session<'a> {
             channels: Vec::new(),
             control: None,
             guest,
+            console,
+            plugins: setup.plugins.clone(),
+            specs: Vec::new(),
+            estates: Vec::new(),
+            swap: revival::Swap::default(),
+            running: false,
+            saving: false,
+            past_cpu_seconds: 0.0,
             cpu_finished: None,
             log_finished: None,
             trouble: None,
@@ -201,16 +240,17 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn start(&mut self, segments: &[String], console: ChildConsole) -> Result<(), Failure> {
+    fn start(&mut self, segments: &[String]) -> Result<(), Failure> {
         let setup = self.setup;
         let limits = &setup.machine.limits;
         let tap = matches!(setup.mode, Mode::Record | Mode::Verify);
         for (i, device) in setup.machine.devices.iter().enumerate() {
+            let arena = if device.dma == Dma::None { limits.arena } else { limits.arena.max(DMA_ARENA) };
             let config = ChannelConfig {
                 request_slots: limits.request_slots,
                 event_slots: limits.event_slots,
-                request_arena: limits.arena,
-                event_arena: limits.arena,
+                request_arena: arena,
+                event_arena: arena,
                 ..ChannelConfig::new(i as u16, &device.name, tap)
             };
             self.channels.push(ChannelSegment::create(&segments[i], &config).context("a channel")?);
@@ -223,42 +263,43 @@ impl<'a> Session<'a> {
         let deadline = Instant::now() + START_TIME;
         if setup.mode.has_devices() {
             for i in 0..setup.machine.devices.len() {
-                self.start_device(i, &console)?;
+                self.estates.push(revival::Estate::new()?);
+                let child = self.launch_device(i, Way::Fresh)?;
+                self.adopt(Role::Device(i), child);
             }
             self.until_ready(deadline)?;
         }
         let specs = self.specs()?;
+        self.specs.clone_from(&specs);
         let wires = self.wires(&specs)?;
         self.start_cpu(&specs, wires)?;
         self.until_ready(deadline)?;
         if setup.mode.has_log() {
-            self.start_log(&specs, &console)?;
+            self.start_log(&specs)?;
             self.until_ready(deadline)?;
         }
         Ok(())
     }
 
-    fn spawn(
-        &mut self,
-        role: Role,
-        program: &str,
-        name: &str,
-        descriptors: Descriptors,
-        start: Start,
-    ) -> Result<(), Failure> {
+    fn launch(&self, program: &str, name: &str, descriptors: Descriptors, start: Start) -> Result<Running, Failure> {
         let child = Running::spawn(&self.setup.program(program)?, name, descriptors)?;
         child.start(start).context("the start message")?;
+        Ok(child)
+    }
+
+    fn adopt(&mut self, role: Role, child: Running) {
         self.children.push((role, child));
         self.ready.push(None);
         self.states.push(None);
-        Ok(())
     }
 
-    fn start_device(&mut self, i: usize, console: &ChildConsole) -> Result<(), Failure> {
+    /// Starts a process for a device.
+    fn launch_device(&self, i: usize, way: Way) -> Result<Running, Failure> {
         let setup = self.setup;
-        let (device, plugin) = (&setup.machine.devices[i], &setup.plugins[i]);
+        let (device, plugin, console) = (&setup.machine.devices[i], &self.plugins[i], &self.console);
         let mut descriptors = Descriptors::default();
         let plugin_fd = descriptors.add(plugin.as_fd()).context("dup")?;
+        let estate = descriptors.add(self.estate_fd(i)).context("dup")?;
         let offers = setup.host_input(i);
         let backend = match device.backend {
             Backend::None => BackendStart::None,
@@ -283,8 +324,11 @@ impl<'a> Session<'a> {
             config: device.config.clone(),
             backend,
             disk: setup.disks[i].as_ref().map(|disk| disk.start(&mut descriptors)).transpose()?,
+            estate: Some(estate),
+            way,
+            swaps: Vec::new(),
         });
-        self.spawn(Role::Device(i), "device-proc", &device.name, descriptors, start)
+        self.launch("device-proc", &device.name, descriptors, start)
     }
 
     fn start_cpu(&mut self, specs: &[Vec<u8>], wires: Vec<Wire>) -> Result<(), Failure> {
@@ -314,11 +358,13 @@ impl<'a> Session<'a> {
             wires,
             stop_at: setup.stop_at,
         });
-        self.spawn(Role::Cpu, "cpu-proc", "cpu", descriptors, start)
+        let child = self.launch("cpu-proc", "cpu", descriptors, start)?;
+        self.adopt(Role::Cpu, child);
+        Ok(())
     }
 
-    fn start_log(&mut self, specs: &[Vec<u8>], console: &ChildConsole) -> Result<(), Failure> {
-        let setup = self.setup;
+    fn start_log(&mut self, specs: &[Vec<u8>]) -> Result<(), Failure> {
+        let (setup, output) = (self.setup, &self.console.output);
         let cpu = self.ready_of(Role::Cpu).cloned().unwrap_or_default();
         let dir = match &setup.log {
             Log::Record(new) => {
@@ -335,9 +381,7 @@ impl<'a> Session<'a> {
         };
         let mut descriptors = Descriptors::default();
         let console = match setup.console().filter(|_| setup.mode == Mode::Absent) {
-            Some(i) => {
-                Some(LogConsole { channel: i as u16, output: descriptors.add(console.output.as_fd()).context("dup")? })
-            }
+            Some(i) => Some(LogConsole { channel: i as u16, output: descriptors.add(output.as_fd()).context("dup")? }),
             None => None,
         };
         let channel = |(i, spec): (usize, &Vec<u8>)| LogChannel {
@@ -352,7 +396,9 @@ impl<'a> Session<'a> {
             channels: specs.iter().enumerate().map(channel).collect(),
             console,
         });
-        self.spawn(Role::Log, "log-daemon", "log", descriptors, start)
+        let child = self.launch("log-daemon", "log", descriptors, start)?;
+        self.adopt(Role::Log, child);
+        Ok(())
     }
 
     /// The plugins' specs, checked. In a replay they must be those of the recording.
@@ -441,6 +487,7 @@ impl<'a> Session<'a> {
         for (_, child) in &self.children {
             child.send(&ToChild::Go).context("the go message")?;
         }
+        self.running = true;
         Ok(())
     }
 
@@ -495,6 +542,7 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let devices = self.setup.machine.devices.len();
+        self.saving = true;
         for i in 0..devices {
             self.send(Role::Device(i), &ToChild::Save);
         }
@@ -512,6 +560,7 @@ impl<'a> Session<'a> {
             }
             self.step(Some(deadline))?;
         }
+        self.saving = false;
         Ok((0..devices).map(|i| self.states[self.place(Role::Device(i))?].clone()).collect())
     }
 
@@ -596,7 +645,8 @@ impl<'a> Session<'a> {
             log,
             ended_by_user: self.ends > 0,
             wall_seconds: 0.0,
-            cpu_seconds: self.children.iter().filter_map(|(_, c)| Some(c.exit()?.cpu_seconds)).sum(),
+            cpu_seconds: self.past_cpu_seconds
+                + self.children.iter().filter_map(|(_, c)| Some(c.exit()?.cpu_seconds)).sum::<f64>(),
         }
     }
 
@@ -636,7 +686,7 @@ impl<'a> Session<'a> {
                 self.message(i, message);
             }
             if died {
-                self.death(i);
+                self.death(i)?;
             }
         }
         Ok(())
@@ -683,6 +733,10 @@ impl<'a> Session<'a> {
             (_, FromChild::Ready(ready)) if self.ready[i].is_none() => self.ready[i] = Some(ready),
             (Role::Cpu, FromChild::Finished(finished)) => drop(self.cpu_finished.get_or_insert(finished)),
             (Role::Device(_), FromChild::State(state)) => self.states[i] = Some(state),
+            (Role::Device(_), FromChild::Yielded { request }) => self.swap.yielded = Some(request),
+            (Role::Standby(_), FromChild::Took) => self.swap.took = true,
+            (Role::Standby(_), FromChild::Fatal { text, blame }) => self.standby_failed(printable(&text), blame),
+            (Role::Retired, _) => {}
             (Role::Log, FromChild::LogFinished(finished)) => self.log_finished = Some(finished),
             (Role::Cpu | Role::Log, FromChild::Diverged { text }) => drop(self.diverged.get_or_insert(text)),
             (Role::Log, FromChild::LogFailed { text }) => drop(self.log_failure.get_or_insert(text)),
@@ -717,14 +771,19 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn death(&mut self, i: usize) {
+    fn death(&mut self, i: usize) -> Result<(), Failure> {
         let (role, child) = &self.children[i];
-        let Some(exit) = child.exit() else { return };
+        let (role, Some(exit)) = (*role, child.exit()) else { return Ok(()) };
         // It may have said why already, which then stands.
-        if !(self.leaving && exit.success()) {
-            let text = format!("the process of {} {exit} unexpectedly", child.name);
-            self.trouble(Some(*role), text, Blame::Other);
+        let text = format!("the process of {} {exit} unexpectedly", child.name);
+        match role {
+            _ if self.leaving && exit.success() => {}
+            Role::Retired => {}
+            Role::Standby(_) => self.standby_failed(format!("its process {exit}"), Blame::Other),
+            Role::Device(device) if self.revive(device)? => {}
+            _ => self.trouble(Some(role), text, Blame::Other),
         }
+        Ok(())
     }
 }
 

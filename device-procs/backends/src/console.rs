@@ -108,6 +108,10 @@ impl Backend for Console {
     fn pending(&self) -> usize {
         self.buffer.len() - self.written
     }
+
+    fn unwritten(&self) -> &[u8] {
+        &self.buffer[self.written..]
+    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,11 @@ pub trait Backend: Debug {
 
     /// Bytes of output that are not written yet.
     fn pending(&self) -> usize;
+
+    /// Those bytes, where they must not be lost with the process.
+    fn unwritten(&self) -> &[u8] {
+        &[]
+    }
 }
 
 /// No input; output is thrown away.

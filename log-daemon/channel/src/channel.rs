@@ -21,6 +21,8 @@ pub struct ChannelSegment {
     segment: Segment,
     futexes: Vec<usize>,
     states: [usize; 3],
+    /// The words that say how many requests were sent, and how many are done.
+    requests: (usize, usize),
     regions: Vec<Region>,
 }
 
@@ -33,7 +35,8 @@ impl ChannelSegment {
         let (segment, layout) = create_channel(name, config)?;
         let futexes = layout.links(config, layout.cpu_state, Vec::new()).futexes;
         let states = [layout.cpu_state, layout.device_state, layout.daemon_state];
-        Ok(Self { name: name.to_owned(), segment, futexes, states, regions: layout.regions })
+        let requests = (layout.requests.produced, layout.requests.peer);
+        Ok(Self { name: name.to_owned(), segment, futexes, states, requests, regions: layout.regions })
     }
 
     /// The segment's name, for the processes that attach it.
@@ -51,6 +54,13 @@ impl ChannelSegment {
     /// Ends the channel: every wait on it, now or later, returns [`Problem::Closed`]. A second reason replaces the first.
     pub fn close(&self, reason: CloseReason) {
         close(&self.segment, &self.futexes, reason as u32);
+    }
+
+    /// How many requests cpu-proc has sent, and how many the device has completed. Both are the word of a process that may be a liar.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let (sent, done) = self.requests;
+        (self.segment.word(sent).load(Ordering::Acquire), self.segment.word(done).load(Ordering::Acquire))
     }
 
     /// Who met a wrong value on this channel: cpu-proc, the device, the log daemon.
@@ -554,6 +564,27 @@ impl DevicePort {
         let requests =
             Reader::new(segment, layout.requests, Side::Peer).map_err(|p| life.fail(RingName::Requests, p))?;
         Ok(Self { requests: Inbox::new(requests), events, effects: 0, spin, active: layout.active, config, life })
+    }
+
+    /// Goes on where another process left this end, which died or rests: at its cursors as they are now. The request that was not completed is
+    /// taken again; how many of its effects were emitted is for the caller to know.
+    ///
+    /// # Errors
+    /// If the cursors make no sense.
+    pub fn succeed(&mut self) -> Result<(), ChannelError> {
+        let segment = self.life.segment.clone();
+        let (events, requests) = (self.events.ring().clone(), self.requests.reader.ring().clone());
+        self.events = Producer::succeed(segment.clone(), events).map_err(|p| self.life.fail(RingName::Events, p))?;
+        let reader =
+            Reader::succeed(segment, requests, Side::Peer).map_err(|p| self.life.fail(RingName::Requests, p))?;
+        self.requests = Inbox::new(reader);
+        Ok(())
+    }
+
+    /// Number of events emitted, on this ring by whichever process.
+    #[must_use]
+    pub fn events_emitted(&self) -> u64 {
+        self.events.produced()
     }
 
     /// The channel's number in its machine.

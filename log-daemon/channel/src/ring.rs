@@ -217,6 +217,23 @@ impl<S: Space> Producer<S> {
         Ok(producer)
     }
 
+    /// The writing end after the death of its owner, at any instruction: what was published stays, what was half written is forgotten.
+    ///
+    /// # Errors
+    /// If the cursors found there make no sense.
+    pub fn succeed(space: S, at: Ring) -> Result<Self, Problem> {
+        let cursor = space.word(at.produced).load(Ordering::Acquire);
+        let slot = at.slots + ((cursor & (at.capacity - 1)) as usize) * S::SLOT_WORDS;
+        // A slot counts from its own number on; the cursor follows.
+        if space.word(slot).load(Ordering::Acquire) == cursor {
+            space.word(at.produced).store(cursor + 1, S::PUBLISH);
+        }
+        let producer = Self::new(space, at)?;
+        // Who was to be woken for the last slot may not have been.
+        producer.space.wake(producer.at.produced);
+        Ok(producer)
+    }
+
     /// Number of slots published so far, which is the number of the next one.
     #[inline]
     pub fn produced(&self) -> u64 {
@@ -461,6 +478,21 @@ impl<S: Space> Reader<S> {
         let released = space.word(word).load(Ordering::Acquire);
         let mut reader = Self { space, at, side, next: released, released, seen: released, waker: Waker::new() };
         reader.reload()?;
+        Ok(reader)
+    }
+
+    /// The reading end after the death of its owner: what was not released is read again.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn succeed(space: S, at: Ring, side: Side) -> Result<Self, Problem> {
+        let reader = Self::new(space, at, side)?;
+        // Who was to be woken for the last release may not have been.
+        let cursor = match (side, reader.at.tap) {
+            (Side::Tap, Some(tap)) => tap,
+            _ => reader.at.peer,
+        };
+        reader.space.wake(cursor);
         Ok(reader)
     }
 

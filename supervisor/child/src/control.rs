@@ -40,6 +40,36 @@ pub enum ToChild {
     Finish(Totals),
     /// Exit with 0.
     Exit,
+    /// device-proc: stop between two requests, leave everything in the estate, send [`FromChild::Yielded`], and wait for `Resume` or `Exit`.
+    Yield,
+    /// device-proc that has yielded: go on as if nothing had been.
+    Resume,
+}
+
+/// Bytes of a device's estate: the memory in which its process leaves what a successor needs. Most of it is never touched.
+pub const ESTATE_BYTES: u64 = 4096 + (192 << 20);
+
+/// How a device's process begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// With a new device, at the machine's start.
+    #[default]
+    Fresh,
+    /// With what a dead process has left, at once.
+    Successor,
+    /// With what a process leaves that has yielded, when told to `Go`; then it says [`FromChild::Took`].
+    Standby,
+}
+
+/// A plugin that takes over in a replay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginSwap {
+    /// The number of the first request that it serves.
+    pub request: u64,
+    /// The plugin, as [`DeviceStart::plugin`].
+    pub plugin: Fd,
+    /// The file that the bytes are from, for messages.
+    pub plugin_file: String,
 }
 
 /// What only the supervisor knows at the end; for the recording's final record. In mode `Absent` all of it is zero.
@@ -238,6 +268,12 @@ pub struct DeviceStart {
     pub backend: BackendStart,
     /// The disk that lies in it.
     pub disk: Option<DiskStart>,
+    /// A sealed memfd of [`ESTATE_BYTES`] bytes, all zero at the machine's start; none: a killed process has no successor.
+    pub estate: Option<Fd>,
+    /// How it begins.
+    pub way: Way,
+    /// In a replay: the plugins that were swapped in, in order.
+    pub swaps: Vec<PluginSwap>,
 }
 
 /// The host side of a device.
@@ -392,6 +428,13 @@ pub enum FromChild {
         /// Whose fault it is.
         blame: Blame,
     },
+    /// device-proc: the answer to `Yield`: it is at rest, and this is the number of the next request.
+    Yielded {
+        /// The next request.
+        request: u64,
+    },
+    /// device-proc started as [`Way::Standby`]: it serves.
+    Took,
 }
 
 /// Whose fault it is that a child can't go on.
