@@ -57,7 +57,7 @@ fn each_process_is_its_own_and_gone_at_the_end() {
 
 #[test]
 fn a_killed_child_ends_the_machine_with_a_message() {
-    for victim in ["cpu-proc", "log-daemon", "device-proc"] {
+    for victim in ["cpu-proc", "log-daemon"] {
         let rig = Rig::new();
         let console = waiting(&rig, "r");
         let kids = children(console.pid());

@@ -1,0 +1,90 @@
+//! Device processes that are killed while the machine runs: nobody notices, neither the guest nor its recording.
+
+use nix::sys::signal::Signal;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use reprise_tests::process::{Child, children, signal};
+use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit, slow};
+use std::process::Command;
+use std::time::Duration;
+use xtask::console::Console;
+
+/// The device processes of a machine.
+fn devices(supervisor: u32) -> Vec<Child> {
+    children(supervisor).into_iter().filter(|c| c.name == "device-proc").collect()
+}
+
+/// Runs a machine to its end while device processes are killed at random moments, `most` of them; gives how many were.
+fn disturbed(rig: &Rig, name: &str, mut c: Command, seed: u64, most: usize) -> (Run, usize) {
+    let (recording, report) = (rig.path(name), rig.path(&format!("{name}.json")));
+    c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+    let mut console = Console::start(&mut c, false).expect("start");
+    console.close_input();
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut kills = 0;
+    let pid = console.pid();
+    while kills < most && reprise_tests::process::alive(pid) {
+        std::thread::sleep(Duration::from_micros(random.random_range(0..200_000)));
+        let all = devices(pid);
+        if all.len() < 4 {
+            // It starts, or ends.
+            continue;
+        }
+        let victim = &all[random.random_range(0..all.len())];
+        // It may be gone by itself by now.
+        if nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim.pid as i32), Signal::SIGKILL).is_ok() {
+            kills += 1;
+        }
+    }
+    let ended = console.wait(LONG_GUARD).expect("the machine ends");
+    let report = xtask::demo::report(&report).expect("a report");
+    (Run { recording, ended, report }, kills)
+}
+
+#[test]
+fn killed_devices_change_nothing_in_a_boot() {
+    let rig = Rig::new();
+    let (calm, _) = disturbed(&rig, "calm", rig.linux("run=none"), 0, 0);
+    let calm = calm.ended(exit::OK);
+    for seed in 1..=if slow() { 10 } else { 1 } {
+        let (run, kills) = disturbed(&rig, &format!("shaken{seed}"), rig.linux("run=none"), seed, 20);
+        let run = run.ended(exit::OK);
+        assert!(kills >= 5, "only {kills} processes were killed");
+        assert_eq!(run.ended.text(), calm.ended.text(), "seed {seed}: the console shows something else");
+        assert_eq!(run.report["instructions"], calm.report["instructions"], "seed {seed}");
+        rig.replay(&run.recording, &[]).exact(&run);
+        rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
+    }
+}
+
+/// What the guest's console was given and what it has said survive its process, to the byte.
+#[test]
+fn a_console_that_dies_between_keys_loses_none() {
+    let rig = Rig::new();
+    let (recording, report) = (rig.path("keys"), rig.path("keys.json"));
+    let mut c = rig.hello();
+    c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+    let mut console = Console::start(&mut c, false).expect("start");
+    console.expect("READY", GUARD).expect("ready");
+    for key in ["h", "i", "z"] {
+        for victim in devices(console.pid()) {
+            signal(victim.pid, Signal::SIGKILL);
+        }
+        console.send(key).expect("type");
+        console.expect(key, GUARD).expect("echoed");
+    }
+    // Two hundred long lines, and a death or two among them.
+    console.send("l").expect("type");
+    for _ in 0..6 {
+        for victim in devices(console.pid()) {
+            // It may be gone by itself, if the machine is.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim.pid as i32), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    console.send("q").expect("type");
+    let ended = console.wait(GUARD).expect("ends");
+    let report = xtask::demo::report(&report).expect("a report");
+    let run = Run { recording, ended, report }.ended(exit::OK);
+    rig.replay(&run.recording, &[]).exact(&run);
+}
