@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use reprise_backends::{Backend, Console, Null, Rtc};
+use reprise_backends::{Backend, Null, Rtc, Stream};
 use reprise_channel::{DevicePort, Role, jitter};
 use reprise_child::control::{BackendStart, DeviceStart, Fd, PluginInfo, Start, Way};
 use reprise_child::sandbox::{self, Stage};
@@ -94,7 +94,7 @@ fn own(fd: Fd) -> OwnedFd {
 fn backend_of(start: &BackendStart) -> Box<dyn Backend> {
     match *start {
         BackendStart::None | BackendStart::Null => Box::new(Null),
-        BackendStart::Console { input, output } => Box::new(Console::new(input.map(own), own(output))),
+        BackendStart::Console { input, output } => Box::new(Stream::new(input.map(own), own(output))),
         BackendStart::Rtc { date } => Box::new(Rtc::new(date.map(u64::from))),
     }
 }

@@ -295,7 +295,11 @@ impl Server {
             None => None,
         };
         let (generation, requests) = (estate.generation(), estate.requests()?);
-        self.disks.recover(generation)?;
+        // Input that is kept was taken, too.
+        let input = self.counts.offered + self.counts.input;
+        if saved.is_none() {
+            self.backend.resume(input, 0);
+        }
         if let Some(saved) = saved {
             for _ in 0..saved.swaps {
                 self.next_plugin()?;
@@ -305,9 +309,12 @@ impl Server {
             // What was taken outside since is known.
             let taken = self.written().saturating_sub(self.output.to_backend - saved.unwritten.len() as u64);
             let rest = saved.unwritten.get(taken as usize..).unwrap_or_default();
+            self.backend.resume(input, self.output.to_backend - rest.len() as u64);
             self.backend.write(rest);
             self.note_written();
         }
+        // Last, as it changes what the one that yielded would go on with.
+        self.disks.recover(generation)?;
         let done = self.port.requests_taken();
         for (slot, arena) in requests.iter().filter(|(slot, _)| slot.seq < done) {
             let request = Request::parse(slot, arena).map_err(|p| anyhow::anyhow!("a logged request: {p}"))?;
@@ -569,6 +576,9 @@ impl Server {
         let new = |from: u64, known: u64| &data[(known.saturating_sub(from) as usize).min(data.len())..];
         if port == BACKEND_PORT {
             let unwritten = new(self.output.to_backend, self.written());
+            if unwritten.len() < data.len() {
+                self.backend.skip((data.len() - unwritten.len()) as u64);
+            }
             self.output.to_backend += data.len() as u64;
             if self.backend.write(unwritten) == Output::Blocked {
                 self.watch.want(OUTPUT);

@@ -85,6 +85,9 @@ impl Session<'_> {
         let old = std::mem::replace(&mut self.children[at].1, new);
         self.past_cpu_seconds += old.exit().map_or(0.0, |e| e.cpu_seconds);
         (self.ready[at], self.states[at]) = (None, None);
+        if self.setup.console() == Some(device) {
+            self.guest.repeat();
+        }
         if self.saving {
             self.send(Role::Device(device), &ToChild::Save);
         }

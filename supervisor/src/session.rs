@@ -158,7 +158,7 @@ pub(crate) fn run(setup: &Setup, terminal: &mut Terminal, signals: &mut EndSigna
     let _lock = MachineLock::create(&setup.uuid, &segments)?;
     let console = (setup.mode == Mode::Verify || !setup.mode.is_replay()) && setup.console().is_some();
     let input = console && !setup.mode.is_replay();
-    let (guest, theirs) = terminal::console(input).context("the console's pipes")?;
+    let (guest, theirs) = terminal::console(input, setup.mode.has_devices()).context("the console")?;
     let mut session = Session::new(setup, terminal, signals, guest, theirs);
     session.start(&segments)?;
     session.go()?;
@@ -673,10 +673,11 @@ impl<'a> Session<'a> {
         if stdin_ready && self.terminal.read_input().contains(&Request::Quit) {
             self.ends += 1;
         }
-        if self.terminal.has_pending() || self.terminal.exhausted() {
+        if self.terminal.has_pending() || self.terminal.exhausted() || self.guest.repeats() {
             self.guest.write_input(self.terminal);
         }
-        self.guest.read_output();
+        // Some pieces at once, but not so many that the children are not heard.
+        (0..64).take_while(|_| self.guest.read_output()).for_each(drop);
         for i in 0..self.children.len() {
             // What a child said before it died is there once it is known to be dead.
             let died = self.children[i].1.reap();
@@ -711,11 +712,12 @@ impl<'a> Session<'a> {
         if reads {
             add(stdin.as_fd(), PollFlags::POLLIN);
         }
-        if let Some(fd) = self.guest.input().filter(|_| self.terminal.has_pending()) {
+        if let Some(fd) = self.guest.input().filter(|_| self.terminal.has_pending() || self.guest.repeats()) {
             add(fd, PollFlags::POLLOUT);
         }
-        if let Some(fd) = self.guest.output() {
-            add(fd, PollFlags::POLLIN);
+        if let Some((fd, flags)) = self.guest.output() {
+            // SAFETY: the descriptor is stdout or belongs to `self`, which is borrowed for the whole call.
+            add(unsafe { BorrowedFd::borrow_raw(fd) }, flags);
         }
         for fd in self.children.iter().flat_map(|(_, c)| c.descriptors()) {
             add(fd, PollFlags::POLLIN);

@@ -3,12 +3,15 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use reprise_backends::stream;
 
 /// The terminal's mode before it was made raw; none while it isn't.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -191,12 +194,27 @@ impl Terminal {
     }
 }
 
-/// The guest's end of the console: pipes to and from the process that stands for the device.
+/// The guest's end of the console: packet sockets to and from the device's process (see [`reprise_backends::stream`]), which may be killed and have a
+/// successor at any time; or, for a replay without devices, a pipe from the log daemon.
 #[derive(Debug)]
 pub(crate) struct GuestConsole {
     input: Option<File>,
     output: Option<File>,
+    /// Output comes in packets.
+    packets: bool,
+    /// Bytes of output that were passed on.
+    shown: u64,
+    /// stdout takes nothing at the moment.
+    blocked: bool,
+    /// Bytes of input that were sent, and the last of them: a new process may want them again.
+    sent: u64,
+    recent: VecDeque<u8>,
+    /// Packets with them that are to be sent again.
+    again: VecDeque<Vec<u8>>,
 }
+
+/// Input that is kept to be sent again: more than a process can have taken without having noted it.
+const RECENT: usize = 16 << 10;
 
 /// The ends of the console that the device's process gets.
 #[derive(Debug)]
@@ -207,26 +225,32 @@ pub(crate) struct ChildConsole {
     pub(crate) output: OwnedFd,
 }
 
-/// Makes the console's pipes. A terminal stays this process's own: whoever has its descriptor can read the user's keys. Anything else is handed
-/// on as it is.
-pub(crate) fn console(input: bool) -> io::Result<(GuestConsole, ChildConsole)> {
-    let mut ours = GuestConsole { input: None, output: None };
-    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
+/// Makes the console's ends. stdin and stdout stay this process's own: whoever has a terminal's descriptor can read the user's keys, and what a killed process has
+/// written to a pipe nobody knows. `device`: the other end is a device's process, not the log daemon.
+pub(crate) fn console(input: bool, device: bool) -> io::Result<(GuestConsole, ChildConsole)> {
+    let mut ours = GuestConsole {
+        input: None,
+        output: None,
+        packets: device,
+        shown: 0,
+        blocked: false,
+        sent: 0,
+        recent: VecDeque::new(),
+        again: VecDeque::new(),
+    };
+    let pair = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+    };
     let mut theirs = None;
     if input {
-        let (read, write) = pipe()?;
-        fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        ours.input = Some(write.into());
-        theirs = Some(read);
+        let (mine, other) = pair()?;
+        ours.input = Some(mine.into());
+        theirs = Some(other);
     }
-    let output = if io::stdout().is_terminal() {
-        let (read, write) = pipe()?;
-        fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        ours.output = Some(read.into());
-        write
-    } else {
-        io::stdout().as_fd().try_clone_to_owned()?
-    };
+    let (mine, output) = if device { pair()? } else { nix::unistd::pipe2(OFlag::O_CLOEXEC)? };
+    fcntl(&mine, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    ours.output = Some(mine.into());
     Ok((ours, ChildConsole { input: theirs, output }))
 }
 
@@ -236,35 +260,81 @@ impl GuestConsole {
         self.input.as_ref().map(AsFd::as_fd)
     }
 
-    /// The descriptor that gives the guest's output, if it comes through here.
-    pub(crate) fn output(&self) -> Option<BorrowedFd<'_>> {
-        self.output.as_ref().map(AsFd::as_fd)
+    /// What to wait for before [`Self::read_output`] is called again: output to read, or stdout to take it.
+    pub(crate) fn output(&self) -> Option<(RawFd, PollFlags)> {
+        let output = self.output.as_ref()?;
+        Some(match self.blocked {
+            true => (io::stdout().as_raw_fd(), PollFlags::POLLOUT),
+            false => (output.as_raw_fd(), PollFlags::POLLIN),
+        })
+    }
+
+    /// A new process serves the console: it gets the last of the input once more.
+    pub(crate) fn repeat(&mut self) {
+        let start = self.sent - self.recent.len() as u64;
+        let bytes = self.recent.make_contiguous();
+        let packet = |(i, piece): (usize, &[u8])| stream::packet(start + (i * stream::PIECE) as u64, piece);
+        self.again = bytes.chunks(stream::PIECE).enumerate().map(packet).collect();
+    }
+
+    /// Is there input to be sent once more?
+    pub(crate) fn repeats(&self) -> bool {
+        self.input.is_some() && !self.again.is_empty()
     }
 
     /// Hands on what input waits.
     pub(crate) fn write_input(&mut self, terminal: &mut Terminal) {
-        let Some(pipe) = &mut self.input else { return };
-        let (bytes, _) = terminal.pending.as_slices();
-        match pipe.write(bytes) {
-            Ok(n) => drop(terminal.pending.drain(..n)),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(_) => self.input = None,
+        loop {
+            let Some(socket) = &mut self.input else { return };
+            let (bytes, _) = terminal.pending.as_slices();
+            let fresh = &bytes[..bytes.len().min(stream::PIECE)];
+            let result = match self.again.front() {
+                Some(packet) => socket.write(packet),
+                None if fresh.is_empty() => break,
+                None => socket.write(&stream::packet(self.sent, fresh)),
+            };
+            match result {
+                Ok(_) if self.again.pop_front().is_some() => {}
+                Ok(_) => {
+                    let n = fresh.len();
+                    self.sent += n as u64;
+                    self.recent.extend(terminal.pending.drain(..n));
+                    let old = self.recent.len().saturating_sub(RECENT);
+                    self.recent.drain(..old);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.input = None,
+            }
         }
         if terminal.exhausted() {
             self.input = None;
         }
     }
 
-    /// Passes the guest's output on to stdout. Returns whether there was any.
+    /// Passes a piece of the guest's output on to stdout, if stdout takes it. Returns whether there was any.
     pub(crate) fn read_output(&mut self) -> bool {
-        let Some(pipe) = &mut self.output else { return false };
-        let mut buffer = [0; 16 << 10];
-        match pipe.read(&mut buffer) {
+        let Some(output) = &mut self.output else { return false };
+        let stdout = io::stdout();
+        // A pipe that is ready takes a piece without blocking (POSIX: `PIPE_BUF`).
+        let mut ready = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+        self.blocked = matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0));
+        if self.blocked {
+            return false;
+        }
+        let mut buffer = [0; stream::HEADER + stream::PIECE];
+        let room = if self.packets { buffer.len() } else { stream::PIECE };
+        match output.read(&mut buffer[..room]) {
             Ok(0) => self.output = None,
             Ok(n) => {
-                let mut out = io::stdout().lock();
+                let data = match self.packets {
+                    true => stream::new_part(&buffer[..n], self.shown).unwrap_or_default(),
+                    false => &buffer[..n],
+                };
+                self.shown += data.len() as u64;
+                let mut out = stdout.lock();
                 // The guest goes on if the terminal is gone; SIGHUP ends the machine then.
-                let _ = out.write_all(&buffer[..n]).and_then(|()| out.flush());
+                let _ = out.write_all(data).and_then(|()| out.flush());
                 return true;
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}

@@ -5,12 +5,14 @@
 
 mod console;
 mod rtc;
+pub mod stream;
 
 use std::fmt::Debug;
 use std::os::fd::RawFd;
 
 pub use console::Console;
 pub use rtc::Rtc;
+pub use stream::Stream;
 
 /// What came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,12 @@ pub trait Backend: Debug {
     fn unwritten(&self) -> &[u8] {
         &[]
     }
+
+    /// Earlier processes have taken so many bytes of input, and the next byte written stands at that position of the output. Comes first, if at all.
+    fn resume(&mut self, _input: u64, _output: u64) {}
+
+    /// So many bytes of output were written by an earlier process: the next one written comes behind them.
+    fn skip(&mut self, _bytes: u64) {}
 }
 
 /// No input; output is thrown away.
