@@ -61,7 +61,10 @@ fn body(child: Child) -> anyhow::Result<()> {
     if let Some(seed) = start.common.jitter {
         jitter::enable(seed);
     }
-    let port = DevicePort::attach(&start.segment, Role::Device).with_context(|| format!("{name}: its channel"))?;
+    let mut port = DevicePort::attach(&start.segment, Role::Device).with_context(|| format!("{name}: its channel"))?;
+    if start.way == Way::Standby {
+        port.stand_by();
+    }
     let backend = backend_of(&start.backend);
     let estate = start.estate.map(|fd| Estate::map(&own(fd))).transpose().with_context(|| name.clone())?;
     let mut disks = Media::new(start.disk.as_ref().map(|d| DiskFiles::new(d, own)).transpose()?);

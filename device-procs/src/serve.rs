@@ -287,6 +287,8 @@ impl Server {
     /// Goes on where another process was: from the last checkpoint, over the requests since, to the place where it stopped.
     fn succeed(&mut self) -> Result<(), Stop> {
         self.port.succeed()?;
+        // If this fails, the one that yielded goes on.
+        self.port.stand_by();
         let estate = self.estate.as_mut().expect("a successor has an estate");
         estate.take_over(self.port.events_emitted())?;
         self.counts = estate.counts();
@@ -325,6 +327,7 @@ impl Server {
         if !input.is_empty() {
             self.offer_now(&input)?;
         }
+        self.port.take_charge();
         Ok(())
     }
 

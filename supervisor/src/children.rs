@@ -127,6 +127,11 @@ impl Running {
         Ok(Self { name: name.to_owned(), pid, pidfd, peer, closed: false, exit: None })
     }
 
+    /// Its number, for people.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Sends the start message.
     pub(crate) fn start(&self, start: Start) -> Result<(), ControlError> {
         self.send(&ToChild::Start(Box::new(start)))

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
+use reprise_child::operator::SUFFIX;
+use reprise_child::runtime_folders;
 
 /// The most bytes of a lock file that are looked at.
 const MAX_LOCK_FILE: u64 = 64 << 10;
@@ -24,7 +26,7 @@ pub(crate) struct MachineLock {
 impl MachineLock {
     /// Makes the lock file of a machine that will have these segments.
     pub(crate) fn create(uuid: &str, segments: &[String]) -> anyhow::Result<Self> {
-        let folder = folders()
+        let folder = runtime_folders()
             .into_iter()
             .find(|f| usable(f))
             .context("no folder for the lock file: set XDG_RUNTIME_DIR or TMPDIR to one that you own")?;
@@ -38,6 +40,11 @@ impl MachineLock {
         fs::rename(&temp, &path).with_context(at)?;
         Ok(Self { path, _lock: lock })
     }
+
+    /// Where the machine's socket for operators is to lie.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path.with_extension(SUFFIX.trim_start_matches('.'))
+    }
 }
 
 impl Drop for MachineLock {
@@ -45,14 +52,6 @@ impl Drop for MachineLock {
         // What can't be removed is swept by the next start.
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// Where lock files may lie, best first.
-fn folders() -> Vec<PathBuf> {
-    let uid = nix::unistd::getuid();
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute());
-    let temp = std::env::temp_dir().join(format!("reprise-{uid}"));
-    runtime.map(|r| r.join("reprise")).into_iter().chain([temp]).collect()
 }
 
 /// Makes the folder if need be; one that somebody else owns is not used.
@@ -64,7 +63,7 @@ fn usable(folder: &Path) -> bool {
 
 /// Removes what dead supervisors have left. Whatever goes wrong is not worth failing for.
 pub(crate) fn sweep() {
-    for folder in folders() {
+    for folder in runtime_folders() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for path in entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "lock")) {
             sweep_one(&path);
@@ -121,6 +120,7 @@ fn sweep_one(path: &Path) {
         // Names that are no segment's are refused there.
         swept += usize::from(reprise_channel::segment::unlink(name).unwrap_or(false));
     }
+    let _ = fs::remove_file(path.with_extension(SUFFIX.trim_start_matches('.')));
     tracing::debug!("swept {swept} segments of a dead machine, {}", path.display());
     // Still locked, so nobody else takes the name meanwhile.
     let _ = fs::remove_file(path);

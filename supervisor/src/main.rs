@@ -6,6 +6,7 @@ mod disks;
 mod failure;
 mod images;
 mod leftovers;
+mod operator;
 mod outcome;
 mod plugins;
 mod record;

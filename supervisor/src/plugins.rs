@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use anyhow::Context;
 use reprise_machine::lookup::Layout;
 use reprise_machine::{Machine, Spans};
 
@@ -31,6 +32,14 @@ impl AsFd for PluginFile {
 }
 
 impl PluginFile {
+    /// Reads a plugin.
+    pub(crate) fn read(path: &std::path::Path) -> anyhow::Result<Rc<Self>> {
+        let name = || path.display().to_string();
+        let meta = path.metadata().with_context(name)?;
+        anyhow::ensure!(meta.is_file() && meta.len() <= MAX_PLUGIN, "{} is no plugin", name());
+        Self::new(name(), std::fs::read(path).with_context(name)?)
+    }
+
     pub(crate) fn new(origin: String, bytes: Vec<u8>) -> anyhow::Result<Rc<Self>> {
         let fd = images::sealed("reprise-plugin", &[&bytes])?;
         Ok(Rc::new(Self { origin, bytes, fd }))

@@ -1,5 +1,6 @@
 //! One life of a machine: from its segments and processes to its end.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use reprise_child::control::{
     Engine, FromChild, LogChannel, LogConsole, LogFinished, LogStart, Mode, Ready, Start, StopReason, ToChild, Totals,
     Way,
 };
+use reprise_child::operator::{Answer, Command, DeviceStatus, Status};
 use reprise_child::syscall_name;
 use reprise_device::spec::PluginSpec;
 use reprise_machine::lookup::Layout;
@@ -26,6 +28,7 @@ use crate::disks::OpenDisk;
 use crate::failure::Failure;
 use crate::images::{BootImage, guest_ram};
 use crate::leftovers::MachineLock;
+use crate::operator::Operators;
 use crate::outcome::Outcome;
 use crate::plugins::PluginFile;
 use crate::record::NewRecording;
@@ -127,6 +130,9 @@ struct Session<'a> {
     specs: Vec<Vec<u8>>,
     estates: Vec<revival::Estate>,
     swap: revival::Swap,
+    operators: Option<Operators>,
+    /// What operators have asked for.
+    asked: VecDeque<(usize, Result<Command, String>)>,
     /// All children have been told to go.
     running: bool,
     /// The devices have been asked for their states.
@@ -155,11 +161,13 @@ pub(crate) fn run(setup: &Setup, terminal: &mut Terminal, signals: &mut EndSigna
     let cpu_before = own_cpu_seconds();
     let segments: Vec<String> = (0..=setup.machine.devices.len()).map(|n| segment_name(&setup.uuid, n)).collect();
     // Declared before the session, so that it goes after the segments.
-    let _lock = MachineLock::create(&setup.uuid, &segments)?;
+    let lock = MachineLock::create(&setup.uuid, &segments)?;
     let console = (setup.mode == Mode::Verify || !setup.mode.is_replay()) && setup.console().is_some();
     let input = console && !setup.mode.is_replay();
     let (guest, theirs) = terminal::console(input, setup.mode.has_devices()).context("the console")?;
     let mut session = Session::new(setup, terminal, signals, guest, theirs);
+    session.operators =
+        Operators::listen(&lock.socket()).inspect_err(|e| tracing::debug!("no socket for vmctl: {e:#}")).ok();
     session.start(&segments)?;
     session.go()?;
     session.run_to_end()?;
@@ -226,6 +234,8 @@ impl<'a> Session<'a> {
             specs: Vec::new(),
             estates: Vec::new(),
             swap: revival::Swap::default(),
+            operators: None,
+            asked: VecDeque::new(),
             running: false,
             saving: false,
             past_cpu_seconds: 0.0,
@@ -499,6 +509,7 @@ impl<'a> Session<'a> {
             Duration::from_millis(u64::from(self.setup.machine.limits.reply_timeout_ms)) + Duration::from_secs(10);
         while self.cpu_finished.is_none() && self.alive(Role::Cpu) {
             self.step(stop_by)?;
+            self.serve_operators();
             let reason = self.stop_reason();
             if let Some(reason) = reason.filter(|_| reason != told) {
                 told = Some(reason);
@@ -676,6 +687,11 @@ impl<'a> Session<'a> {
         if self.terminal.has_pending() || self.terminal.exhausted() || self.guest.repeats() {
             self.guest.write_input(self.terminal);
         }
+        if let Some(operators) = &mut self.operators {
+            while let Some(command) = operators.next() {
+                self.asked.push_back(command);
+            }
+        }
         // Some pieces at once, but not so many that the children are not heard.
         (0..64).take_while(|_| self.guest.read_output()).for_each(drop);
         for i in 0..self.children.len() {
@@ -718,6 +734,9 @@ impl<'a> Session<'a> {
         if let Some((fd, flags)) = self.guest.output() {
             // SAFETY: the descriptor is stdout or belongs to `self`, which is borrowed for the whole call.
             add(unsafe { BorrowedFd::borrow_raw(fd) }, flags);
+        }
+        for fd in self.operators.iter().flat_map(Operators::descriptors) {
+            add(fd, PollFlags::POLLIN);
         }
         for fd in self.children.iter().flat_map(|(_, c)| c.descriptors()) {
             add(fd, PollFlags::POLLIN);
@@ -770,6 +789,77 @@ impl<'a> Session<'a> {
             ..MAX_NOTES => say(&printable(text)),
             MAX_NOTES => say("more notes are not shown"),
             _ => {}
+        }
+    }
+
+    /// Does what operators have asked for.
+    fn serve_operators(&mut self) {
+        while let Some((client, command)) = self.asked.pop_front() {
+            let answer = match command {
+                Ok(Command::Status) => Answer::Status(self.status()),
+                Ok(Command::Quit) => {
+                    self.ends += 1;
+                    Answer::Done
+                }
+                Ok(Command::Swap { device, plugin }) => self.swap_named(&device, &plugin),
+                Err(error) => Answer::Failed { error },
+            };
+            if let Some(operators) = &mut self.operators {
+                operators.answer(client, &answer);
+            }
+        }
+    }
+
+    fn swap_named(&mut self, device: &str, plugin: &Path) -> Answer {
+        let failed = |error: String| Answer::Failed { error };
+        let Some(i) = self.setup.machine.devices.iter().position(|d| d.name == device) else {
+            return failed(format!("there is no device {device:?}; `vmctl status` lists them"));
+        };
+        if self.setup.mode != Mode::Plain {
+            return failed("a recording can't hold a swap so far: run the machine without --record".into());
+        }
+        match PluginFile::read(plugin).map_err(|e| format!("{e:#}")).and_then(|file| self.swap(i, file)) {
+            Ok(s) => Answer::Swapped {
+                request: s.request,
+                pause_us: s.pause.as_micros() as u64,
+                version: self.plugin_version(i),
+            },
+            Err(error) => failed(error),
+        }
+    }
+
+    fn plugin_version(&self, device: usize) -> String {
+        let info = self.ready_of(Role::Device(device)).and_then(|r| r.plugin.as_ref());
+        info.map_or_else(String::new, |p| p.version.clone())
+    }
+
+    fn status(&self) -> Status {
+        let status = self.control.as_ref().map(ControlSegment::status);
+        let devices = self.setup.machine.devices.iter().enumerate();
+        let device = |(i, d): (usize, &reprise_machine::Device)| {
+            let (sent, completed) = self.channels[i].progress();
+            DeviceStatus {
+                name: d.name.clone(),
+                plugin: d.plugin.clone(),
+                version: self.plugin_version(i),
+                pid: self.place(Role::Device(i)).map(|p| self.children[p].1.pid()),
+                restarts: self.estates.get(i).map_or(0, |e| e.revived),
+                sent,
+                completed,
+            }
+        };
+        Status {
+            machine: self.setup.machine.name.clone(),
+            uuid: self.setup.uuid.clone(),
+            mode: format!("{:?}", self.setup.mode).to_lowercase(),
+            engine: self.setup.engine.to_string(),
+            instructions: status.map(|s| s.icount),
+            guest_ns: status.map(|s| s.vtime),
+            recording: match &self.setup.log {
+                Log::None => None,
+                Log::Record(NewRecording { dir, .. }) | Log::Replay { dir, .. } => Some(dir.display().to_string()),
+            },
+            devices: devices.map(device).collect(),
         }
     }
 

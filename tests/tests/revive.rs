@@ -97,3 +97,51 @@ fn a_console_that_dies_between_keys_loses_none() {
     let run = Run { recording, ended, report }.ended(exit::OK);
     rig.replay(&run.recording, &[]).exact(&run);
 }
+
+/// `vmctl` of a machine of this rig; its answer.
+fn vmctl(rig: &Rig, args: &[&str]) -> serde_json::Value {
+    let out = rig.output(rig.program("vmctl").arg("--json").args(args));
+    serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|e| panic!("vmctl {args:?}: {e}: {}", String::from_utf8_lossy(&out.stderr)))
+}
+
+/// Two hundred long lines, the plugin of the console replaced among them, again and again: each line comes once and whole. A plugin that is none, one of another kind
+/// and one that can't take over leave the old one in service.
+#[test]
+fn a_plugin_is_replaced_while_the_console_talks() {
+    let rig = Rig::new();
+    let mut console = Console::start(&mut rig.hello(), false).expect("start");
+    console.expect("READY", GUARD).expect("ready");
+    let plugins = reprise_tests::prefix().join("lib/reprise/plugins");
+    let pl011 = plugins.join("libplugin_pl011.so").display().to_string();
+    let other = plugins.join("libplugin_pl061.so").display().to_string();
+    let none = rig.path("none.so");
+    std::fs::write(&none, "no shared object").expect("written");
+    for round in 0..3 {
+        console.send("l").expect("type");
+        let swapped = vmctl(&rig, &["swap", "uart0", &pl011]);
+        assert_eq!(swapped["answer"], "swapped", "round {round}: {swapped}");
+        for (bad, why) in [(&other, "not a \"pl011\""), (&none.display().to_string(), "no plugin that can be loaded")] {
+            let failed = vmctl(&rig, &["swap", "uart0", bad]);
+            let error = failed["error"].as_str().unwrap_or_default();
+            assert!(failed["answer"] == "failed" && error.contains("keeps its plugin"), "{why}: {failed}");
+        }
+        console.expect("line 199", GUARD).expect("the last line");
+    }
+    let status = vmctl(&rig, &["status"]);
+    let uart = status["devices"].as_array().and_then(|all| all.iter().find(|d| d["name"] == "uart0")).expect("uart0");
+    assert_eq!((&uart["restarts"], &uart["plugin"]), (&0.into(), &"pl011".into()), "{status}");
+    console.send("q").expect("type");
+    let ended = console.wait(GUARD).expect("ends");
+    assert_eq!(ended.status.code(), Some(exit::OK), "{}", ended.stderr);
+    let text = ended.text();
+    for n in 0..200 {
+        let line = format!("line {n}: sphinx of black quartz, judge my vow 0123456789 ABCDEFGHIJKLMNOP\r\n");
+        assert_eq!(text.matches(&line).count(), 3, "line {n}");
+    }
+    assert!(vmctl_list(&rig).is_empty(), "no machine is left");
+}
+
+fn vmctl_list(rig: &Rig) -> String {
+    String::from_utf8_lossy(&rig.output(rig.program("vmctl").arg("list")).stdout).into_owned()
+}

@@ -85,12 +85,14 @@ pub(crate) struct Life {
     segment: Segment,
     links: Links,
     fault: OnceLock<ChannelError>,
+    /// Another process has this end: nobody is told when this one goes.
+    silent: bool,
 }
 
 impl Life {
     pub(crate) fn new(segment: Segment, links: Links) -> Self {
         segment.word(links.own).store(ATTACHED, Ordering::Release);
-        Self { segment, links, fault: OnceLock::new() }
+        Self { segment, links, fault: OnceLock::new(), silent: false }
     }
 
     #[inline]
@@ -126,7 +128,7 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        if self.fault.get().is_none() {
+        if self.fault.get().is_none() && !self.silent {
             self.links.announce(&self.segment, LEFT);
         }
     }
@@ -564,6 +566,16 @@ impl DevicePort {
         let requests =
             Reader::new(segment, layout.requests, Side::Peer).map_err(|p| life.fail(RingName::Requests, p))?;
         Ok(Self { requests: Inbox::new(requests), events, effects: 0, spin, active: layout.active, config, life })
+    }
+
+    /// Leaves this end to the process that has it, until [`Self::take_charge`]: the others are not told if this port goes.
+    pub fn stand_by(&mut self) {
+        self.life.silent = true;
+    }
+
+    /// The reverse of [`Self::stand_by`].
+    pub fn take_charge(&mut self) {
+        self.life.silent = false;
     }
 
     /// Goes on where another process left this end, which died or rests: at its cursors as they are now. The request that was not completed is

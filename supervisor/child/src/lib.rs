@@ -25,6 +25,7 @@
 //! ```
 
 pub mod control;
+pub mod operator;
 pub mod sandbox;
 mod socket;
 mod startup;
@@ -33,3 +34,13 @@ mod syscalls;
 pub use socket::{CONTROL_FD, Control, ControlError, MAX_MESSAGE, Peer, pair};
 pub use startup::{Child, ConfigFault, PluginFault, run};
 pub use syscalls::{Syscall, syscall_name};
+
+/// Where a user's machines keep their lock files and sockets, best first: `$XDG_RUNTIME_DIR/reprise`, and `reprise-<uid>` in the temp folder.
+#[must_use]
+pub fn runtime_folders() -> Vec<std::path::PathBuf> {
+    use std::path::PathBuf;
+    let uid = nix::unistd::getuid();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute());
+    let temp = std::env::temp_dir().join(format!("reprise-{uid}"));
+    runtime.map(|r| r.join("reprise")).into_iter().chain([temp]).collect()
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Programs that a user calls.
-const BIN: &[&str] = &["supervisor", "reprise-log"];
+const BIN: &[&str] = &["supervisor", "reprise-log", "vmctl"];
 /// Programs that only the supervisor starts.
 const LIBEXEC: &[&str] = &["cpu-proc", "log-daemon", "device-proc"];
 
