@@ -33,7 +33,7 @@ use reprise_storage::DiskFiles;
 
 use crate::estate::Estate;
 use crate::media::Media;
-use crate::serve::{Plugins, Server};
+use crate::serve::{Parts, Plugins, Server};
 use crate::watch::Watcher;
 
 fn main() -> ExitCode {
@@ -85,7 +85,8 @@ fn body(child: Child) -> anyhow::Result<()> {
         PluginInfo { abi: REPRISE_ABI_VERSION, kind: plugin.kind().to_owned(), version: device.spec().version.clone() };
     child.control.ready(spec, Some(info))?;
     let plugins = Plugins { plugin, later, config: start.config.clone() };
-    Server::new(name.clone(), port, device, plugins, disks, estate, backend, child.control, watcher).run(start.way)
+    let (name, control, watch) = (name.clone(), child.control, watcher);
+    Server::new(Parts { name, port, device, plugins, disks, estate, backend, control, watch }).run(start.way)
 }
 
 /// A descriptor that the start message names.

@@ -70,12 +70,14 @@ mod tests {
             (0..PIECE as u32 * 11 + 77).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let ends = [0, 1, 1024, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 5, 8 * PIECE, stream.len()];
         for end in ends {
-            for cut in [1, 777, PIECE, 3 * PIECE + 1] {
+            for cut in [997, PIECE, 3 * PIECE + 1] {
                 let mut hash = StreamHash::default();
-                for piece in stream[..end].chunks(cut) {
+                for (i, piece) in stream[..end].chunks(cut).enumerate() {
                     hash.update(piece);
-                    let saved = postcard::to_stdvec(&hash).unwrap();
-                    hash = postcard::from_bytes(&saved).unwrap();
+                    if i % 7 == 0 {
+                        let saved = postcard::to_stdvec(&hash).unwrap();
+                        hash = postcard::from_bytes(&saved).unwrap();
+                    }
                 }
                 assert_eq!(hash.finish(), *blake3::hash(&stream[..end]).as_bytes(), "{end} bytes, cut by {cut}");
             }

@@ -143,6 +143,20 @@ struct Output0 {
     to_backend: u64,
 }
 
+/// What a process is set up with.
+pub(crate) struct Parts {
+    /// The device's name.
+    pub(crate) name: String,
+    pub(crate) port: DevicePort,
+    pub(crate) device: Instance,
+    pub(crate) plugins: Plugins,
+    pub(crate) disks: Media,
+    pub(crate) estate: Option<Estate>,
+    pub(crate) backend: Box<dyn Backend>,
+    pub(crate) control: Control,
+    pub(crate) watch: Watcher,
+}
+
 /// The process once it is set up.
 pub(crate) struct Server {
     name: String,
@@ -184,17 +198,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(
-        name: String,
-        port: DevicePort,
-        device: Instance,
-        plugins: Plugins,
-        disks: Media,
-        estate: Option<Estate>,
-        backend: Box<dyn Backend>,
-        control: Control,
-        watch: Watcher,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { name, port, device, plugins, disks, estate, backend, control, watch } = parts;
         let ports = device.spec().ports.iter().enumerate();
         let packets = ports.filter(|(_, p)| p.framing == Framing::Packets).fold(0, |mask, (i, _)| mask | 1 << i);
         Self {

@@ -9,7 +9,9 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use reprise_backends::stream;
 use reprise_channel::segment::segment_name;
 use reprise_channel::{Abort, ChannelConfig, ChannelSegment, CpuPort, Event, Request, Sent, TapPort};
 use reprise_child::control::{
@@ -50,8 +52,57 @@ fn inheritable(fd: impl AsFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
-fn pipe() -> (OwnedFd, OwnedFd) {
-    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
+/// A packet socket; the process's end doesn't block.
+fn packets() -> (OwnedFd, OwnedFd) {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    (ours, theirs)
+}
+
+/// The supervisor's end of a console's output.
+struct Shown {
+    socket: File,
+    position: u64,
+    ahead: Vec<u8>,
+}
+
+impl Read for Shown {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let mut packet = [0; stream::HEADER + stream::PIECE];
+        while self.ahead.is_empty() {
+            let n = self.socket.read(&mut packet)?;
+            if n == 0 {
+                return Ok(0);
+            }
+            let new = stream::new_part(&packet[..n], self.position).expect("no gap, nothing twice");
+            assert_eq!(new.len() + stream::HEADER, n, "nothing twice");
+            self.position += new.len() as u64;
+            self.ahead.extend(new);
+        }
+        let n = buf.len().min(self.ahead.len());
+        buf[..n].copy_from_slice(&self.ahead[..n]);
+        self.ahead.drain(..n);
+        Ok(n)
+    }
+}
+
+/// The supervisor's end of a console's input.
+struct Keys {
+    socket: File,
+    position: u64,
+}
+
+impl Write for Keys {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let piece = &data[..data.len().min(stream::PIECE)];
+        self.socket.write_all(&stream::packet(self.position, piece))?;
+        self.position += piece.len() as u64;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A device-proc with the other ends of all that it holds.
@@ -63,8 +114,8 @@ struct Rig {
     tap: Option<TapPort>,
     segment: ChannelSegment,
     spec: PluginSpec,
-    output: File,
-    input: Option<File>,
+    output: Option<Shown>,
+    input: Option<Keys>,
     now: u64,
     /// Side messages.
     offers: Vec<u8>,
@@ -91,7 +142,7 @@ impl<'a> Setup<'a> {
         let machine = format!("devtest{}", std::process::id());
         let name = segment_name(&machine, NUMBER.fetch_add(1, Ordering::SeqCst));
         let segment = ChannelSegment::create(&name, &ChannelConfig::new(0, "uart0", self.tap)).unwrap();
-        let ((input_read, input_write), (output_read, output_write)) = (pipe(), pipe());
+        let ((input_write, input_read), (output_read, output_write)) = (packets(), packets());
         let plugin = inheritable(File::open(self.plugin).unwrap());
         let (input, output) = (inheritable(input_read), inheritable(output_write));
         let backend = if self.rtc {
@@ -131,7 +182,8 @@ impl<'a> Setup<'a> {
         let cpu = CpuPort::attach(segment.name()).unwrap();
         let tap = self.tap.then(|| TapPort::attach(segment.name()).unwrap());
         peer.send(&ToChild::Go).unwrap();
-        let input = Some(input);
+        let input = Some(Keys { socket: input, position: 0 });
+        let output = Some(Shown { socket: output, position: 0, ahead: Vec::new() });
         Rig { child, peer, cpu, tap, segment, spec, output, input, now: 0, offers: Vec::new(), effects: Vec::new() }
     }
 }
@@ -243,7 +295,7 @@ impl Rig {
 
     fn read_output(&mut self, bytes: usize) -> Vec<u8> {
         let mut got = vec![0; bytes];
-        self.output.read_exact(&mut got).unwrap();
+        self.output.as_mut().unwrap().read_exact(&mut got).unwrap();
         got
     }
 }
@@ -373,7 +425,7 @@ fn a_reader_that_does_not_read_stops_nothing() {
     }
     assert_eq!(rig.read(FR), 0x90);
     let thread = {
-        let mut output = rig.output.try_clone().unwrap();
+        let mut output = rig.output.take().unwrap();
         let n = text.len();
         std::thread::spawn(move || {
             let mut got = vec![0; n];

@@ -4,6 +4,7 @@ use anyhow::Context;
 use reprise_child::control::Mode;
 use reprise_machine::{Boot, Machine};
 use reprise_recording::{Manifest, Recording};
+use reprise_storage::DEFAULT_SLOTS;
 
 use crate::cli::ReplayArgs;
 use crate::failure::Failure;
@@ -51,7 +52,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
             plugins.push(PluginFile::new(origin, recording.read_input(&plugin.hash)?)?);
         }
     }
-    let disks = disks::open_all(&mut machine, None, mode, None)?;
+    let disks = disks::open_all(&mut machine, None, mode, Some(DEFAULT_SLOTS))?;
     Ok(Setup {
         mode,
         engine: args.common.engine()?,

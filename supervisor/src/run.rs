@@ -6,6 +6,7 @@ use anyhow::Context;
 use reprise_child::control::{EndReason, Mode};
 use reprise_machine::lookup::{Layout, xdg_config};
 use reprise_machine::{ClockMode, ConfigError, Overrides, Source, resolve};
+use reprise_storage::DEFAULT_SLOTS;
 
 use crate::cli::{Reboot, RunArgs};
 use crate::failure::{Failure, code};
@@ -69,7 +70,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     let plan = files.plan(&machine).map_err(|e| spans.boot(&e))?;
     let plugins = plugins::find(&machine, &spans, &layout)?;
     let uuid = leftovers::new_uuid().context("/dev/urandom")?;
-    let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, None)?;
+    let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
     let (mode, log) = match &args.record {
         None => (Mode::Plain, Log::None),
         Some(dir) => (Mode::Record, Log::Record(record::begin(dir.as_deref(), n, &machine, &uuid, &files, &plugins)?)),

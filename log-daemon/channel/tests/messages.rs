@@ -167,7 +167,7 @@ fn wrong_fields_are_refused() {
     assert_eq!(parse(Slot { flags: 3, ..write }), Problem::Field { seq: 0, kind: 3 });
     assert_eq!(parse(Slot { value: 0x1_0000, ..write }), Problem::Field { seq: 0, kind: 3 });
     assert_eq!(parse(Slot { cause: 1, ..write }), Problem::Field { seq: 0, kind: 3 });
-    assert_eq!(parse(Slot { kind: 8, ..write }), Problem::Kind { seq: 0, kind: 8 });
+    assert_eq!(parse(Slot { kind: 9, ..write }), Problem::Kind { seq: 0, kind: 9 });
     let line = Slot { value: 2, ..Request::Line { pin: 0, level: true }.to_slot(0) };
     assert_eq!(parse(line), Problem::Field { seq: 0, kind: 4 });
     let host = Request::Host { port: 0, data: b"abc" }.to_slot(0);
