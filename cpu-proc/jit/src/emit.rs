@@ -9,7 +9,7 @@
 //! | `rsi rdi r8 r9 r10 r11 r12 r13 r14` | guest r0-r5, r12, sp, lr (`regs`) |
 //! | `rdx` | first temporary of the micro-ops |
 //! | `rax rcx`, `xmm0`-`xmm7` | scratch |
-//! | `xmm8`-`xmm15` | copies of results of VFP instructions, see [`crate::fp::Held`] |
+//! | `xmm8`-`xmm15` | copies of VFP registers, see [`crate::fp::Held`] |
 //!
 //! MXCSR is the default in compiled code: all exceptions masked, round to nearest, no flush to zero. Its flags mean nothing, but inside one
 //! instruction's code that has cleared them first.
@@ -17,7 +17,7 @@
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
 use reprise_arm::state::{Cpu, HostState};
 
-use crate::fp::Held;
+use crate::fp::{Held, Mode};
 
 /// The assembler.
 pub type Asm = VecAssembler<X64Relocation>;
@@ -62,6 +62,8 @@ pub struct Emitter {
     pub helper: u64,
     /// `eax` holds this slot's value as long as nothing is emitted behind this offset.
     pub(crate) eax: Option<(usize, u8)>,
+    /// What is known of FPSCR.
+    pub fpscr: Option<Mode>,
     /// Results of VFP instructions in xmm8 and up. Whatever changes extension registers or calls must say so here.
     pub held: Held,
     cold: Vec<Cold>,
@@ -76,6 +78,7 @@ impl Emitter {
             features,
             helper: 0,
             eax: None,
+            fpscr: None,
             held: Held::default(),
             cold: Vec::new(),
             pool: Vec::new(),

@@ -1,8 +1,8 @@
 //! The engine: from one block to the next.
 
 use crate::emit::Features;
-use crate::flags::Recipe;
-use crate::lower::{Context, Site, compile, gains};
+use crate::fp::{Held, Mode, wants};
+use crate::lower::{Context, Entry, Site, compile, gains};
 use crate::memory::{CodeMemory, MemoryError};
 use crate::runtime::Frame;
 use crate::thunks::{BUDGET, EVENT, JUMPS, LOOKUP, Thunks};
@@ -28,8 +28,8 @@ const BLOCK_BYTES: usize = 1 << 20;
 struct Body {
     code: CodePtr,
     entry: u64,
-    /// Where it expects the flags, if not in memory.
-    flags: Option<Recipe>,
+    /// What it takes for granted; what it looks at itself it does not.
+    expects: Entry,
     sites: [Site; 2],
     /// What each exit is linked to.
     to: [Option<u32>; 2],
@@ -39,6 +39,8 @@ struct Body {
 
 /// Most compiled forms of one block.
 const FORMS: usize = 4;
+/// The same for those that know FPSCR: registers that they hold differ.
+const KNOWING_FORMS: usize = 8;
 
 /// An entry of the table of jump targets, as compiled code reads it.
 #[derive(Debug, Clone, Copy)]
@@ -275,7 +277,7 @@ impl Compiler {
                 let heat = c.native.heat.get().saturating_add(1);
                 c.native.heat.set(heat);
                 if heat > self.threshold {
-                    body = self.compile(code, None);
+                    body = self.compile_first(code, frame.run.cpu().fpscr);
                 }
             }
             if let Some(body) = body {
@@ -335,8 +337,22 @@ impl Compiler {
         }
     }
 
-    /// Compiles a form of a block; `None` if there is no room.
-    fn compile(&mut self, at: CodePtr, flags: Option<Recipe>) -> Option<u32> {
+    /// Compiles the form of a block that is entered from anywhere, for programs that run with FPSCR as it is now; `None` if there is no room.
+    fn compile_first(&mut self, at: CodePtr, fpscr: u32) -> Option<u32> {
+        let general = self.compile(at, Entry::default(), None)?;
+        // SAFETY: a block of the cache.
+        let code = unsafe { at.as_ref() };
+        let mode = Mode::of(fpscr).filter(|_| wants::looks_at_fpscr(&code.block));
+        let Some(mode) = mode else { return Some(general) };
+        let otherwise = self.bodies[general as usize].entry;
+        let body = self.compile(at, Entry { fpscr: Some(mode), ..Entry::default() }, Some(otherwise));
+        code.native.bodies.borrow_mut().reverse();
+        body.or(Some(general))
+    }
+
+    /// Compiles a form of a block that takes `entry` for granted, or looks at FPSCR and goes to `otherwise` if that is not so; `None` if there is no
+    /// room.
+    fn compile(&mut self, at: CodePtr, entry: Entry, otherwise: Option<u64>) -> Option<u32> {
         // SAFETY: a block of the cache.
         let code = unsafe { at.as_ref() };
         if !self.memory.has_room(BLOCK_BYTES) || self.bodies.len() >= MAX_BODIES {
@@ -352,7 +368,8 @@ impl Compiler {
             privileged: code.mode() & 1 << 10 != 0,
             mode: mode << 28,
             body,
-            flags,
+            entry,
+            otherwise,
             thunks: &self.thunks,
             base: self.memory.next(),
             features: self.features,
@@ -362,6 +379,7 @@ impl Compiler {
             code.native.hopeless.set(true);
             return None;
         }
+        let expects = if otherwise.is_some() { Entry::default() } else { entry };
         let entry = self.memory.address(base);
         self.memory.push(&out.bytes);
         let shift = |o: u32| if o == 0 { 0 } else { o + base };
@@ -373,7 +391,7 @@ impl Compiler {
             guard: shift(s.guard),
             ..s
         });
-        self.bodies.push(Body { code: at, entry, flags, sites, to: [None; 2], incoming: Vec::new() });
+        self.bodies.push(Body { code: at, entry, expects, sites, to: [None; 2], incoming: Vec::new() });
         code.native.bodies.borrow_mut().push(body);
         self.stats.compiled += 1;
         if let Some(p) = &mut self.perf {
@@ -422,15 +440,13 @@ impl Compiler {
         }
         let Some(main) = target.native.bodies.borrow().first().copied() else { return };
         let page = target.page();
-        let special = site.flags.and_then(|r| self.form(to, r));
+        let special = self.form(to, &site);
         self.unlink(from, slot);
         let body = special.unwrap_or(main);
-        let entry = (self.bodies[body as usize].entry - self.memory.address(0)) as u32;
-        if site.saved || special.is_some() {
-            self.memory.patch_jump(site.jump, entry);
-        } else {
-            self.memory.patch_jump(site.second, entry);
-        }
+        let to = &self.bodies[body as usize];
+        let entry = (to.entry - self.memory.address(0)) as u32;
+        let at = if site.saved || to.expects.flags.is_some() { site.jump } else { site.second };
+        self.memory.patch_jump(at, entry);
         if site.guard != 0 {
             self.memory.patch(site.guard, page + 1);
         }
@@ -438,18 +454,36 @@ impl Compiler {
         self.bodies[body as usize].incoming.push((from, slot));
     }
 
-    /// The form of a block that takes the flags as `recipe` says, made if it is worth it.
-    fn form(&mut self, code: CodePtr, recipe: Recipe) -> Option<u32> {
+    /// The form of a block that takes for granted what is so at an exit, made if it is worth it.
+    fn form(&mut self, code: CodePtr, site: &Site) -> Option<u32> {
         // SAFETY: a block of the cache.
         let c = unsafe { code.as_ref() };
         let forms = c.native.bodies.borrow().clone();
-        if let Some(b) = forms.iter().find(|b| self.bodies[**b as usize].flags == Some(recipe)) {
-            return Some(*b);
-        }
-        if forms.len() >= FORMS || c.native.hopeless.get() || !gains(&c.block, recipe) {
+        let looks = wants::looks_at_fpscr(&c.block);
+        if looks && site.fpscr.is_none() {
+            // By the form that looks at FPSCR: a loop must not stay for ever in the general one, into which it came when IXC was clear.
             return None;
         }
-        self.compile(code, Some(recipe))
+        let fpscr = site.fpscr.filter(|_| looks);
+        let wanted = Entry {
+            flags: site.flags.filter(|r| gains(&c.block, *r)),
+            fpscr,
+            held: if fpscr.is_some() { wants::of(&c.block, &site.held) } else { Held::default() },
+        };
+        if wanted == Entry::default() {
+            return None;
+        }
+        let expects = |b: &u32| self.bodies[*b as usize].expects;
+        if let Some(b) = forms.iter().find(|b| expects(b) == wanted) {
+            return Some(*b);
+        }
+        let most = if fpscr.is_some() { KNOWING_FORMS } else { FORMS };
+        if forms.len() < most && !c.native.hopeless.get() {
+            return self.compile(code, wanted, None);
+        }
+        // One that takes less for granted.
+        let fits = |e: &Entry| e.flags == wanted.flags && e.fpscr == wanted.fpscr && wanted.held.covers(&e.held);
+        forms.iter().copied().filter(|b| fits(&expects(b))).max_by_key(|b| expects(b).held.count())
     }
 
     /// Leads exit `slot` of `from` back to the engine.

@@ -6,6 +6,7 @@
 use crate::emit::Emitter;
 use crate::regs::{EAX, Loc, loc};
 use dynasmrt::{DynasmApi, dynasm};
+use reprise_arm::ir::{Op, PC_SLOT, Uop};
 use reprise_arm::state::{Cpu, HostState};
 
 /// N and Z in a mask of flags.
@@ -34,6 +35,10 @@ pub enum Recipe {
     Cmp(u8, u8),
     /// `R[a] - imm`.
     CmpImm(u8, u32),
+    /// `(R[a] + k) - R[b]`: the first operand was changed.
+    CmpSum(u8, u32, u8),
+    /// `(R[a] + k) - imm`.
+    CmpSumImm(u8, u32, u32),
     /// `(R[d] + imm) - imm`: the operand was overwritten by the result.
     SubImm(u8, u32),
     /// `(R[d] - imm) + imm`.
@@ -61,9 +66,48 @@ impl Recipe {
     /// Whether `s` is one of its operands.
     pub fn uses(self, s: u8) -> bool {
         match self {
-            Recipe::Cmp(a, b) | Recipe::Add(a, b) | Recipe::SubReg(a, b) | Recipe::AddReg(a, b) => a == s || b == s,
-            Recipe::CmpImm(a, _) | Recipe::SubImm(a, _) | Recipe::AddImm(a, _) => a == s,
+            Recipe::Cmp(a, b)
+            | Recipe::CmpSum(a, _, b)
+            | Recipe::Add(a, b)
+            | Recipe::SubReg(a, b)
+            | Recipe::AddReg(a, b) => a == s || b == s,
+            Recipe::CmpImm(a, _) | Recipe::CmpSumImm(a, ..) | Recipe::SubImm(a, _) | Recipe::AddImm(a, _) => a == s,
         }
+    }
+
+    /// The same flags when `k` has been added to `R[d]`, if there is a way.
+    pub fn after_sum(self, d: u8, k: u32) -> Option<Recipe> {
+        Some(match self {
+            r if !r.uses(d) => r,
+            Recipe::Cmp(a, b) if b != d => Recipe::CmpSum(a, k.wrapping_neg(), b),
+            Recipe::CmpSum(a, sum, b) if b != d => Recipe::CmpSum(a, sum.wrapping_sub(k), b),
+            Recipe::CmpImm(a, imm) => Recipe::CmpSumImm(a, k.wrapping_neg(), imm),
+            Recipe::CmpSumImm(a, sum, imm) => Recipe::CmpSumImm(a, sum.wrapping_sub(k), imm),
+            _ => return None,
+        })
+    }
+
+    /// The same flags by way of `copy`, which is equal to `R[d]`, if there is a way.
+    pub fn by_copy(self, d: u8, copy: u8) -> Option<Recipe> {
+        let other = |s: u8| if s == d { copy } else { s };
+        Some(match self {
+            Recipe::Cmp(a, b) => Recipe::Cmp(other(a), other(b)),
+            Recipe::CmpSum(a, k, b) => Recipe::CmpSum(other(a), k, other(b)),
+            Recipe::CmpImm(a, imm) => Recipe::CmpImm(other(a), imm),
+            Recipe::CmpSumImm(a, k, imm) => Recipe::CmpSumImm(other(a), k, imm),
+            _ => return None,
+        })
+    }
+
+    /// The same flags after a write of `d` that `u` is about to do, if there is a way. `copies`: slots that are equal.
+    pub fn after(self, u: &Uop, d: u8, copies: &Copies) -> Option<Recipe> {
+        if !self.uses(d) {
+            return Some(self);
+        }
+        if u.op == Op::AddImm && u.d == u.a {
+            return self.after_sum(d, u.imm);
+        }
+        self.by_copy(d, copies.of(d)?)
     }
 
     /// Sets EFLAGS; spoils `eax`.
@@ -75,6 +119,20 @@ impl Recipe {
             }
             Recipe::CmpImm(a, imm) => {
                 e.cmp_imm(a, imm);
+                Carry::Borrow
+            }
+            Recipe::CmpSum(a, k, b) => {
+                e.lea_imm(EAX, a, k);
+                match loc(b) {
+                    Loc::R(h) => dynasm!(e.asm ; .arch x64 ; cmp eax, Rd(h)),
+                    Loc::M(m) => dynasm!(e.asm ; .arch x64 ; cmp eax, [rbp + m]),
+                    Loc::Zero => dynasm!(e.asm ; .arch x64 ; cmp eax, 0),
+                }
+                Carry::Borrow
+            }
+            Recipe::CmpSumImm(a, k, imm) => {
+                e.lea_imm(EAX, a, k);
+                dynasm!(e.asm ; .arch x64 ; cmp eax, imm as i32);
                 Carry::Borrow
             }
             Recipe::SubImm(d, imm) => {
@@ -104,6 +162,28 @@ impl Recipe {
                 e.add_to(EAX, b);
                 Carry::Direct
             }
+        }
+    }
+}
+
+/// Which of the guest's registers are copies of others. One copy of each is remembered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Copies([Option<u8>; 16]);
+
+impl Copies {
+    /// A register that is equal to `R[s]`.
+    fn of(&self, s: u8) -> Option<u8> {
+        self.0.get(usize::from(s)).copied().flatten()
+    }
+
+    /// Micro-op `u` has been executed; it wrote the slots of `defs`.
+    pub fn after(&mut self, u: &Uop, defs: u64) {
+        for (s, copy) in self.0.iter_mut().enumerate() {
+            let gone = |s: u8| defs >> s & 1 == 1;
+            *copy = copy.filter(|c| !gone(*c) && !gone(s as u8));
+        }
+        if u.op == Op::Mov && u.d != u.a && u.a.max(u.d) < PC_SLOT {
+            self.0[usize::from(u.a)] = Some(u.d);
         }
     }
 }
@@ -285,10 +365,17 @@ impl FlagState {
         }
     }
 
-    /// Called before slot `d` is written.
-    pub fn will_write(&mut self, e: &mut Emitter, d: u8) {
+    /// Called before slot `d` is written by `u`.
+    pub fn will_write(&mut self, e: &mut Emitter, d: u8, u: &Uop, copies: &Copies) {
         let full = self.full.is_some_and(|r| r.uses(d));
         let nz = self.nz.is_some_and(|r| r.uses(d));
+        if full && !nz {
+            // From here on, that is behind the write, the recipe is another one.
+            if let Some(r) = self.full.and_then(|r| r.after(u, d, copies)) {
+                self.full = Some(r);
+                return;
+            }
+        }
         if full || nz {
             self.save(e);
             if full {

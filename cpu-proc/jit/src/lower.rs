@@ -10,7 +10,8 @@ mod structures;
 mod system;
 
 use crate::emit::{Emitter, Features};
-use crate::flags::{CV, Carry, FlagState, InHost, Recipe, at};
+use crate::flags::{CV, Carry, Copies, FlagState, InHost, Recipe, at};
+use crate::fp::{Held, Mode};
 use crate::thunks::Thunks;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::fp::vfp_helpers::GROUP as VFP;
@@ -43,27 +44,64 @@ pub struct Site {
     pub flags: Option<Recipe>,
     /// They are in memory.
     pub saved: bool,
+    /// What is known of FPSCR there.
+    pub fpscr: Option<Mode>,
+    /// VFP registers that host registers hold there.
+    pub held: Held,
 }
 
-/// Whether a block gains if it is entered with the flags in `recipe` instead of in memory: they die before the recipe does.
+/// What a compiled form of a block takes for granted on entry. The default is what can be entered from anywhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Where the flags are, if not in memory.
+    pub flags: Option<Recipe>,
+    /// What is known of FPSCR.
+    pub fpscr: Option<Mode>,
+    /// VFP registers that host registers hold, as well as memory.
+    pub held: Held,
+}
+
+/// Most micro-ops of a block that gets a form only to pass a recipe on.
+const PASSED_ON: usize = 8;
+
+/// Whether a block gains if it is entered with the flags in `recipe` instead of in memory: they die before the recipe does, or it is still good at the
+/// end and goes on to the next block.
 pub fn gains(block: &Block, recipe: Recipe) -> bool {
     let need = needs(block);
+    let (mut now, mut copies) = (recipe, Copies::default());
     for (i, u) in block.uops.iter().enumerate() {
         if need[i] == 0 {
             return true;
         }
-        if matches!(u.op, Op::Sys | Op::Ldrex | Op::Strex | Op::SkipUnless | Op::SetC | Op::SetCBit | Op::ShiftC)
-            || u.op.ends_block()
-        {
+        if matches!(u.op, Op::Sys | Op::Ldrex | Op::Strex | Op::SkipUnless | Op::SetC | Op::SetCBit | Op::ShiftC) {
             return false;
         }
-        let e = effects(u);
-        let more = if matches!(u.op, Op::LdX | Op::Ldrex) { 1 << u.b } else { 0 };
-        if need[i + 1] != 0 && (0..64u8).any(|s| (e.defs | more) >> s & 1 == 1 && recipe.uses(s)) {
-            return false;
+        if u.op.ends_block() {
+            // A form of a long block costs more than it saves.
+            return now == recipe
+                && i < PASSED_ON
+                && matches!(u.op, Op::Jump | Op::JumpIf | Op::JumpIfZero | Op::JumpIfNotZero);
         }
+        let writes = writes(u);
+        if need[i + 1] != 0 {
+            for s in (0..64u8).filter(|s| writes >> s & 1 == 1) {
+                let Some(r) = now.after(u, s, &copies) else { return false };
+                now = r;
+            }
+        }
+        copies.after(u, writes);
     }
     false
+}
+
+/// The slots that `u` writes, or may write.
+fn writes(u: &Uop) -> u64 {
+    match u.op {
+        Op::Helper | Op::Sys => u64::MAX,
+        Op::HelperK if !crate::fp::keeps_flags(u) => u64::MAX,
+        Op::LdX | Op::Ldrex => effects(u).defs | 1 << u.b,
+        _ => effects(u).defs,
+    }
 }
 
 /// What a lowering knows besides the micro-ops.
@@ -80,8 +118,10 @@ pub struct Context<'a> {
     pub mode: u32,
     /// The number of this compiled form.
     pub body: u32,
-    /// Where the flags are on entry, if not in memory.
-    pub flags: Option<Recipe>,
+    /// What it takes for granted.
+    pub entry: Entry,
+    /// It looks at FPSCR first, and goes to this host address unless that is as `entry` says.
+    pub otherwise: Option<u64>,
     /// Shared code.
     pub thunks: &'a Thunks,
     /// Host address at which the code will lie.
@@ -127,16 +167,24 @@ struct Lower<'a> {
     exit: DynamicLabel,
     sites: [Site; 2],
     stubs: [Option<Stub>; 2],
+    /// The micro-op that is lowered, unless it is under a condition.
+    now: Option<Uop>,
+    /// Registers that are equal.
+    copies: Copies,
     /// Micro-ops before this one were lowered together with an earlier one.
     done: usize,
 }
+
+/// Stands for an operation that nothing is known of.
+const NOTHING: Uop = Uop { op: Op::Nop, d: SINK, a: 0, b: 0, imm: 0, aux: 0 };
 
 /// Compiles a block.
 pub fn compile(cx: Context<'_>) -> Compiled {
     let mut e = Emitter::new(cx.base, cx.features);
     e.helper = cx.thunks.helper;
     let (step, resume, exit) = (e.label(), e.label(), e.label());
-    let (need, flags) = (needs(cx.block), cx.flags);
+    (e.fpscr, e.held) = (cx.entry.fpscr, cx.entry.held);
+    let (need, flags) = (needs(cx.block), cx.entry.flags);
     let mut l = Lower {
         e,
         cx,
@@ -151,6 +199,8 @@ pub fn compile(cx: Context<'_>) -> Compiled {
         exit,
         sites: [Site::default(); 2],
         stubs: [None; 2],
+        now: None,
+        copies: Copies::default(),
         done: 0,
     };
     l.block();
@@ -163,54 +213,6 @@ pub fn compile(cx: Context<'_>) -> Compiled {
     Compiled { bytes: e.asm.take().expect("all labels are placed"), sites }
 }
 
-/// Lowered without calls, but for an access's step out of line, and without xmm8 and up.
-fn plain(op: Op) -> bool {
-    use Op::*;
-    matches!(
-        op,
-        Nop | MovImm
-            | Mov
-            | Mvn
-            | Add
-            | AddImm
-            | AddLsl
-            | Sub
-            | RsbImm
-            | And
-            | AndImm
-            | Orr
-            | OrrImm
-            | OrrLsl
-            | Eor
-            | EorImm
-            | Bic
-            | AddS
-            | AddSImm
-            | SubS
-            | SubSImm
-            | Cmp
-            | CmpImm
-            | Tst
-            | TstImm
-            | SetNz
-            | LslImm
-            | LsrImm
-            | AsrImm
-            | Ld32
-            | Ld16
-            | Ld8
-            | Ld32R
-            | Ld16R
-            | Ld8R
-            | St32
-            | St16
-            | St8
-            | St32R
-            | St16R
-            | St8R
-    )
-}
-
 /// Flags that are needed on entry to each micro-op: by a later reader, by an exit, or by the end of the block.
 fn needs(block: &Block) -> Vec<u8> {
     let n = block.uops.len();
@@ -221,10 +223,12 @@ fn needs(block: &Block) -> Vec<u8> {
         if u.op == Op::SkipUnless {
             flags |= need[(i + 1 + u.imm as usize).min(n)];
         }
-        let e = effects(u);
-        flags = flags & !e.fdef | e.fuse;
-        if e.barrier {
-            flags = 15;
+        if !crate::fp::keeps_flags(u) {
+            let e = effects(u);
+            flags = flags & !e.fdef | e.fuse;
+            if e.barrier {
+                flags = 15;
+            }
         }
         need[i] = flags;
     }
@@ -249,28 +253,36 @@ impl Lower<'_> {
             }
             if let Some((s, n)) = structures::Structure::find(rest) {
                 self.e.held.clear();
+                (self.now, self.copies) = (None, Copies::default());
                 self.structure(i, n, &s);
                 self.done = i + n;
                 continue;
             }
             let u = self.cx.block.uops[i];
             self.hold(&u);
+            self.now = Some(u).filter(|_| self.joins.is_empty());
             self.uop(i, &u);
+            self.copies.after(&u, writes(&u));
         }
         self.tail();
     }
 
-    /// Before `u`: forgets the results of VFP instructions that it changes or whose host registers it may spoil.
+    /// Before `u`: forgets the VFP registers that it changes or whose host registers it may spoil. What is lowered without calls spoils none, accesses
+    /// reload out of line ([`Self::cold_step`]), and what is stepped sees to it itself.
     fn hold(&mut self, u: &Uop) {
         let held = &mut self.e.held;
         match u.op {
-            Op::LdmExt => held.forget(u.imm, u.b.into()),
             Op::ExtSet => held.forget(u.imm, 1),
-            // The lowering of helpers sees to it itself. Single accesses reload out of line (`cold_step`).
+            // Their lowerings see to it themselves.
+            Op::LdmExt => {}
             Op::HelperK if u.aux >> 8 == u32::from(VFP) => {}
-            Op::StmExt | Op::ExtGet | Op::SkipUnless | Op::Ldm | Op::Stm => {}
-            _ if plain(u.op) => {}
-            _ => held.clear(),
+            Op::Helper | Op::HelperK => held.clear(),
+            Op::Sys => {
+                held.clear();
+                // VMSR, for one.
+                self.e.fpscr = None;
+            }
+            _ => {}
         }
     }
 
@@ -284,6 +296,10 @@ impl Lower<'_> {
 
     /// Takes the block's instructions from the budget.
     fn head(&mut self) {
+        if let (Some(other), Some(mode)) = (self.cx.otherwise, self.cx.entry.fpscr) {
+            self.clobber();
+            crate::fp::expect(&mut self.e, mode, other);
+        }
         let n = self.cx.block.insns.len() as i32;
         let (cold, exit, mut f) = (self.e.label(), self.exit, self.f);
         dynasm!(self.e.asm ; .arch x64 ; sub r15, n ; js =>cold);
@@ -317,6 +333,7 @@ impl Lower<'_> {
     fn join(&mut self, i: usize) {
         while self.joins.last().is_some_and(|j| j.at == i) {
             let j = self.joins.pop().expect("just seen");
+            self.copies = Copies::default();
             self.e.held.clear();
             let falls = !self.cx.block.uops[i - 1].op.ends_block();
             if falls && j.writes_flags {
@@ -340,7 +357,8 @@ impl Lower<'_> {
     /// `d` will be written.
     fn writes(&mut self, d: u8) {
         if d != SINK {
-            self.f.will_write(&mut self.e, d);
+            let now = self.now.unwrap_or(NOTHING);
+            self.f.will_write(&mut self.e, d, &now, &self.copies);
         }
     }
 

@@ -12,7 +12,7 @@ use reprise_arm::ir::{FIRST_TEMP, HELPERS, HelperId, Op, SINK, Uop};
 use reprise_arm::models::Model;
 use reprise_arm::state::Cpu;
 use reprise_jit::emit::{Emitter, Features};
-use reprise_jit::fp::{Moves, known, lower, lower_value};
+use reprise_jit::fp::{Mode, Moves, known, lower, lower_value};
 
 // ---- a source of numbers ------------------------------------------------------------------------------------------------------
 
@@ -278,8 +278,13 @@ fn features() -> Vec<Features> {
     v
 }
 
-/// Runs code and helper on `runs` operand sets.
-fn compare(u: &Uop, code: &Code, r: &mut Rng, runs: u32, cpus: &mut [Cpu; 2]) {
+/// `fpscr` with the bits that are known.
+fn known_fpscr(mode: Option<Mode>, fpscr: u32) -> u32 {
+    mode.map_or(fpscr, |m| fpscr & !Mode::MASK | m.bits())
+}
+
+/// Runs code and helper on `runs` operand sets. `mode`: what the code takes for granted.
+fn compare(u: &Uop, code: &Code, r: &mut Rng, (runs, mode): (u32, Option<Mode>), cpus: &mut [Cpu; 2]) {
     for _ in 0..runs {
         let mut words = [0; 64];
         fill(r, &mut words);
@@ -288,7 +293,7 @@ fn compare(u: &Uop, code: &Code, r: &mut Rng, runs: u32, cpus: &mut [Cpu; 2]) {
             let (a, b) = (2 * r.below(32) as usize, 2 * r.below(32) as usize);
             (words[a], words[a + 1]) = (words[b] ^ 0x8000_0000, words[b + 1] ^ 0x8000_0000);
         }
-        let (fpscr, value) = (any_fpscr(r), r.next() as u32);
+        let (fpscr, value) = (known_fpscr(mode, any_fpscr(r)), r.next() as u32);
         for c in cpus.iter_mut() {
             c.ext = words;
             c.fpscr = fpscr;
@@ -454,9 +459,15 @@ fn inline_code_does_what_helpers_do() {
             let mut inline = 0;
             for _ in 0..8 {
                 let u = any_uop(&mut r, aux);
-                if let Some(code) = Code::new(&u, features) {
-                    inline += 1;
-                    compare(&u, &code, &mut r, runs(), &mut cpus);
+                for mode in [None, Some(Mode::Gradual), Some(Mode::Flush)] {
+                    let code = Code::of(features, |e| {
+                        e.fpscr = mode;
+                        lower(e, &u, call)
+                    });
+                    if let Some(code) = code {
+                        inline += 1;
+                        compare(&u, &code, &mut r, (runs(), mode), &mut cpus);
+                    }
                 }
             }
             let name = HELPERS[aux as usize >> 8][aux as usize & 0xff].name;
@@ -477,7 +488,7 @@ fn elements_from_core_registers() {
             for (id, imm) in [(Misc::SetElement, set), (Misc::DupCore, dup)] {
                 let u = Uop { op: Op::Helper, d: SINK, a: 3, b: 3, imm, aux: id.id(0).0.into() };
                 let code = Code::new(&u, features).expect("an inline form");
-                compare(&u, &code, &mut r, 4, &mut cpus);
+                compare(&u, &code, &mut r, (4, None), &mut cpus);
             }
         }
     }
@@ -727,7 +738,10 @@ fn runs_of_instructions_do_what_helpers_do() {
             })
             .collect();
         let features = if n % 2 == 0 { Features::detect() } else { Features::none() };
+        // What may be known of FPSCR beforehand.
+        let mode = [None, Some(Mode::Gradual), Some(Mode::Flush)][n / 2 % 3];
         let code = Code::of(features, |e| {
+            e.fpscr = mode;
             for u in &uops {
                 if !lower(e, u, call) {
                     call(e, u);
@@ -737,7 +751,7 @@ fn runs_of_instructions_do_what_helpers_do() {
         });
         let code = code.expect("code");
         for _ in 0..20 {
-            let fpscr = if r.below(4) == 0 { any_fpscr(&mut r) } else { 0x10 };
+            let fpscr = known_fpscr(mode, if r.below(4) == 0 { any_fpscr(&mut r) } else { 0x10 });
             if r.below(2) == 0 {
                 fill(&mut r, &mut x.ext);
             } else {

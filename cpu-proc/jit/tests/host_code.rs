@@ -9,8 +9,9 @@ use iced_x86::{
 use reprise_arm::ir::{FIRST_TEMP, SINK, ZERO};
 use reprise_arm::translate::{BlockMode, translate};
 use reprise_jit::emit::{Features, ext, fpscr, slot};
-use reprise_jit::flags;
-use reprise_jit::lower::{Context, compile};
+use reprise_jit::flags::{self, Recipe};
+use reprise_jit::fp::{Held, Mode};
+use reprise_jit::lower::{Context, Entry, compile};
 use reprise_jit::thunks::Thunks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -50,6 +51,11 @@ fn thumb(halves: &[u16]) -> String {
 }
 
 fn host(thumb: bool, bytes: &[u8]) -> String {
+    form(thumb, bytes, Entry::default(), None)
+}
+
+/// A form that takes something for granted.
+fn form(thumb: bool, bytes: &[u8], entry: Entry, otherwise: Option<u64>) -> String {
     let block = translate(mode(thumb), 0x8000, bytes, 64).expect("whole instructions");
     let out = compile(Context {
         block: &block,
@@ -58,7 +64,8 @@ fn host(thumb: bool, bytes: &[u8]) -> String {
         privileged: true,
         mode: 0,
         body: 0,
-        flags: None,
+        entry,
+        otherwise,
         thunks: &THUNKS,
         base: BASE as usize,
         features: FEATURES,
@@ -201,4 +208,37 @@ golden! {
     system_registers: a32(&[0xee1d_0f70, 0xee03_0f10, 0xeaff_fffe]);
     // subs r0, r0, #1 ; bne .-4
     countdown_loop: a32(&[0xe250_0001, 0x1aff_fffd]);
+}
+
+/// `s += a[i] * b[i]` in double precision: the form that looks at FPSCR, and the one for the next rounds under flush-to-zero, with the sum in a host
+/// register.
+#[test]
+fn vfp_loop() {
+    // vldr d17, [r3] ; add r3, #1280 ; vldmia r2!, {d18} ; vmla.f64 d16, d18, d17 ; cmp r1, r2 ; bne back
+    let words = [0xedd3_1b00u32, 0xe283_3c05, 0xecf2_2b02, 0xee42_0ba1, 0xe151_0002, 0x1aff_fff9];
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let looks = Entry { fpscr: Some(Mode::Gradual), ..Entry::default() };
+    let mut held = Held::default();
+    held.hold(32, true, true);
+    let knows = Entry { flags: Some(Recipe::Cmp(1, 2)), fpscr: Some(Mode::Flush), held };
+    insta::assert_snapshot!(format!(
+        "looks:\n{}\nknows:\n{}",
+        form(false, &bytes, looks, Some(BASE + 0x1000)),
+        form(false, &bytes, knows, None)
+    ));
+}
+
+/// A recipe outlives changes of its operands: the pointer moves on, and the list's element is copied before it is overwritten.
+#[test]
+fn recipes_that_change() {
+    let flags = |r| Entry { flags: Some(r), ..Entry::default() };
+    let of = |words: &[u32], r| {
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        form(false, &bytes, flags(r), None)
+    };
+    // ldr r2, [r1], #4 ; ldr r3, [r0] ; cmp r1, r5 ; bne back
+    let pointer = of(&[0xe491_2004, 0xe590_3000, 0xe151_0005, 0x1aff_fffb], Recipe::Cmp(1, 5));
+    // mov r2, r1 ; ldr r1, [r2] ; str r4, [r2] ; cmp r1, #0 ; bne back
+    let list = of(&[0xe1a0_2001, 0xe592_1000, 0xe582_4000, 0xe351_0000, 0x1aff_fffa], Recipe::CmpImm(1, 0));
+    insta::assert_snapshot!(format!("pointer:\n{pointer}\nlist:\n{list}"));
 }

@@ -3,8 +3,8 @@
 use dynasmrt::DynamicLabel;
 use reprise_arm::fp::vfp_helpers::Vfp;
 
-use super::scalar::{Prec, Slow, Zero};
-use super::{Ctx, Table, check_fz, check_vfp, exact};
+use super::scalar::{Flush, Prec, Slow, Zero};
+use super::{Ctx, Table, exact};
 use crate::emit::{Emitter, ext};
 
 const SINGLE: Prec = Prec { dp: false };
@@ -12,10 +12,9 @@ const DOUBLE: Prec = Prec { dp: true };
 
 /// Always exact, but for NaNs and denormals under flush-to-zero.
 fn single_to_double(e: &mut Emitter, c: &Ctx) -> bool {
-    let (slow, hot, odd, good, call, done) = (e.label(), e.label(), e.label(), e.label(), e.label(), e.label());
+    let (odd, good, done) = (e.label(), e.label(), e.label());
     let a = c.u.a.into();
-    check_fz(e, slow);
-    e.place(hot);
+    let flush = Flush::check(e, &[(SINGLE, a)]);
     SINGLE.load(e, 1, a);
     x!(e; cvtss2sd xmm0, xmm1);
     DOUBLE.sure(e, 0, odd);
@@ -26,20 +25,19 @@ fn single_to_double(e: &mut Emitter, c: &Ctx) -> bool {
     e.cold(move |e| {
         e.place(odd);
         DOUBLE.jump_exact_zero(e, 0, Zero::Always, good);
-        e.place(call);
+        e.place(flush.call);
         c.helper(e, done);
-        e.place(slow);
-        exact::flushing(e, &[(SINGLE, a)], hot, call);
+        flush.look(e);
     });
     true
 }
 
 fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
     let a = u32::from(c.u.a);
-    let slow = Slow::check(e, DOUBLE, &[a], None);
+    let slow = Slow::check(e, DOUBLE, &[a]);
     DOUBLE.load(e, 1, a);
     x!(e; cvtsd2ss xmm0, xmm1);
-    let (odd, good, call, done) = (e.label(), e.label(), e.label(), e.label());
+    let (odd, good, done) = (e.label(), e.label(), e.label());
     SINGLE.sure(e, 0, odd);
     e.place(good);
     SINGLE.store(e, 0, c.u.imm);
@@ -49,23 +47,23 @@ fn double_to_single(e: &mut Emitter, c: &Ctx) -> bool {
         e.place(odd);
         // A zero is exact if the double is one.
         DOUBLE.jump_zero_reg(e, a, good);
-        e.place(call);
+        e.place(slow.call);
         c.helper(e, done);
-        e.place(slow.entry);
-        exact::look(e, &slow.operands, slow.hot, call);
-        DOUBLE.load(e, 1, a);
-        x!(e; cvtsd2ss xmm0, xmm1 ; cvtss2sd xmm2, xmm0);
-        exact::equal(e, DOUBLE, 1, 2, call);
-        SINGLE.sure(e, 0, odd);
-        x!(e; jmp =>good);
+        slow.look(e, |e, call| {
+            DOUBLE.load(e, 1, a);
+            x!(e; cvtsd2ss xmm0, xmm1 ; cvtss2sd xmm2, xmm0);
+            exact::equal(e, DOUBLE, 1, 2, call);
+            SINGLE.sure(e, 0, odd);
+            x!(e; jmp =>good);
+        });
     });
     true
 }
 
 /// To a 32-bit integer, by way of one of 64 bits: what does not fit (or is no number) goes to the helper.
 fn to_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool, truncate: bool) -> bool {
-    let (call, store, done) = (e.label(), e.label(), e.label());
-    let slow = Slow::check(e, p, &[c.u.a.into()], None);
+    let (store, done) = (e.label(), e.label());
+    let slow = Slow::check(e, p, &[c.u.a.into()]);
     let a = c.u.a.into();
     let convert = move |e: &mut Emitter| {
         p.load(e, 0, a);
@@ -78,24 +76,24 @@ fn to_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool, truncate: bool) -> 
     };
     convert(e);
     e.place(store);
-    fits(e, unsigned, call);
+    fits(e, unsigned, slow.call);
     x!(e; mov [rbp + ext(c.u.imm)], eax);
     SINGLE.forget(e, c.u.imm);
     e.place(done);
     let c = c.after(e);
     e.cold(move |e| {
-        e.place(call);
+        e.place(slow.call);
         c.helper(e, done);
-        e.place(slow.entry);
-        exact::look(e, &slow.operands, slow.hot, call);
-        convert(e);
-        if p.dp {
-            x!(e; cvtsi2sd xmm1, rax);
-        } else {
-            x!(e; cvtsi2ss xmm1, rax);
-        }
-        exact::equal(e, p, 0, 1, call);
-        x!(e; jmp =>store);
+        slow.look(e, |e, call| {
+            convert(e);
+            if p.dp {
+                x!(e; cvtsi2sd xmm1, rax);
+            } else {
+                x!(e; cvtsi2ss xmm1, rax);
+            }
+            exact::equal(e, p, 0, 1, call);
+            x!(e; jmp =>store);
+        });
     });
     true
 }
@@ -112,12 +110,9 @@ fn fits(e: &mut Emitter, unsigned: bool, no: DynamicLabel) {
 
 /// From a 32-bit integer; exact in double precision, and in single precision up to 24 bits.
 fn from_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
-    let (slow, go, done) = (e.label(), e.label(), e.label());
+    let done = e.label();
     let at = ext(c.u.a.into());
-    if !p.dp {
-        check_vfp(e, slow);
-        e.place(go);
-    }
+    let slow = (!p.dp).then(|| Slow::check(e, p, &[]));
     // The conversion keeps the upper part of its destination: break the dependency.
     x!(e; xorps xmm0, xmm0);
     match (unsigned, p.dp) {
@@ -128,31 +123,25 @@ fn from_int(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     }
     p.store(e, 0, c.u.imm);
     e.place(done);
-    if !p.dp {
-        small_or_helper(e, c, (at, unsigned), slow, go, done);
+    if let Some(slow) = slow {
+        small_or_helper(e, c, (at, unsigned), slow, done);
     }
     true
 }
 
-/// Out of line: at `slow`, goes on at `go` if the mode and a small number at `at` allow it, and else calls the helper.
-fn small_or_helper(
-    e: &mut Emitter,
-    c: &Ctx,
-    (at, unsigned): (i32, bool),
-    slow: DynamicLabel,
-    go: DynamicLabel,
-    done: DynamicLabel,
-) {
+/// Out of line: goes back if the mode and a small number at `at` allow it, and else calls the helper.
+fn small_or_helper(e: &mut Emitter, c: &Ctx, (at, unsigned): (i32, bool), slow: Slow, done: DynamicLabel) {
     let c = c.after(e);
     e.cold(move |e| {
-        let call = e.label();
-        e.place(slow);
-        exact::look(e, &[], go, call);
-        x!(e; mov eax, [rbp + at]);
-        if !unsigned {
-            x!(e; add eax, 0x80_0000);
-        }
-        x!(e; cmp eax, 0x100_0000 ; jbe =>go);
+        let Some(hot) = slow.hot() else { return };
+        let call = slow.call;
+        slow.look(e, |e, _| {
+            x!(e; mov eax, [rbp + at]);
+            if !unsigned {
+                x!(e; add eax, 0x80_0000);
+            }
+            x!(e; cmp eax, 0x100_0000 ; jbe =>hot);
+        });
         e.place(call);
         c.helper(e, done);
     });
@@ -165,8 +154,8 @@ fn power(n: i32) -> u64 {
 
 /// VCVT to fixed point, 32 bits: scaling by a power of two is exact in double precision.
 fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
-    let (call, done) = (e.label(), e.label());
-    let slow = Slow::check(e, p, &[c.u.imm], None);
+    let done = e.label();
+    let slow = Slow::check(e, p, &[c.u.imm]);
     let at = p.at(c.u.imm);
     if p.dp {
         x!(e; movsd xmm0, [rbp + at]);
@@ -175,7 +164,7 @@ fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     }
     let k = e.constant(power(c.u.a.into()).into());
     x!(e; mulsd xmm0, [=>k] ; cvttsd2si rax, xmm0);
-    fits(e, unsigned, call);
+    fits(e, unsigned, slow.call);
     if p.dp {
         // The result fills the register: rcx is eax, extended.
         x!(e; mov [rbp + at], rcx);
@@ -186,8 +175,8 @@ fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     e.place(done);
     let c = c.after(e);
     e.cold(move |e| {
-        e.place(slow.entry);
-        exact::look(e, &slow.operands, slow.hot, call);
+        let call = slow.call;
+        slow.look(e, |e, call| x!(e; jmp =>call));
         e.place(call);
         c.helper(e, done);
     });
@@ -196,12 +185,9 @@ fn to_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
 
 /// VCVT from fixed point, 32 bits, always to nearest: one rounding in the conversion, and exact scaling.
 fn from_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
-    let (slow, go, done) = (e.label(), e.label(), e.label());
+    let done = e.label();
     let at = p.at(c.u.imm);
-    if !p.dp {
-        check_vfp(e, slow);
-        e.place(go);
-    }
+    let slow = (!p.dp).then(|| Slow::check(e, p, &[]));
     if unsigned {
         x!(e; mov eax, [rbp + at]);
     } else {
@@ -218,8 +204,8 @@ fn from_fixed(e: &mut Emitter, c: &Ctx, p: Prec, unsigned: bool) -> bool {
     }
     p.store(e, 0, c.u.imm);
     e.place(done);
-    if !p.dp {
-        small_or_helper(e, c, (at, unsigned), slow, go, done);
+    if let Some(slow) = slow {
+        small_or_helper(e, c, (at, unsigned), slow, done);
     }
     true
 }

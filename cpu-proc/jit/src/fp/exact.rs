@@ -21,6 +21,27 @@ fn check_denormal(e: &mut Emitter, (p, n): Operand, no: DynamicLabel) {
     e.place(fine);
 }
 
+/// Where FPSCR is known to flush to zero: jumps to `call`, out of line, if an operand is denormal. Those that are known not to be have no look.
+pub(super) fn normal(e: &mut Emitter, operands: &[Operand], call: DynamicLabel) {
+    for (i, &(p, n)) in operands.iter().enumerate() {
+        if operands[..i].contains(&(p, n)) || e.held.is_normal(p.word(n), p.dp) {
+            continue;
+        }
+        let (small, fine, at) = (e.label(), e.label(), p.at(n));
+        if p.dp {
+            x!(e; test DWORD [rbp + at + 4], 0x7ff0_0000 ; jz =>small);
+        } else {
+            x!(e; test DWORD [rbp + at], 0x7f80_0000 ; jz =>small);
+        }
+        e.place(fine);
+        e.cold(move |e| {
+            e.place(small);
+            p.jump_zero_reg(e, n, fine);
+            x!(e; jmp =>call);
+        });
+    }
+}
+
 /// The second look at operands under flush-to-zero: to `hot` if none is denormal, else to `no`.
 pub(super) fn flushing(e: &mut Emitter, operands: &[Operand], hot: DynamicLabel, no: DynamicLabel) {
     for (i, o) in operands.iter().enumerate() {

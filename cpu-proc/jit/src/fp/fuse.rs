@@ -4,6 +4,7 @@
 
 use reprise_arm::ir::{FIRST_TEMP, Op, Uop, ZERO};
 
+use super::Mode;
 use super::prim::konst;
 use crate::emit::{Emitter, ext};
 
@@ -117,9 +118,21 @@ impl Moves {
 
     /// Emits them. Spoils rax, rcx, xmm0, xmm1 and EFLAGS.
     pub fn emit(&self, e: &mut Emitter) {
+        let (to, count) = (self.words[0].to, self.words.len() as u32);
+        if count == 2 && to % 2 == 0 && self.words[0].from.is_none() {
+            return constant(e, to, self.words[0].eor, self.words[1].eor);
+        }
         emit(e, &self.words);
-        e.held.forget(self.words[0].to, self.words.len() as u32);
+        e.held.forget(to, count);
     }
+}
+
+/// A constant in a D register, and in a host register.
+fn constant(e: &mut Emitter, to: u32, low: u32, high: u32) {
+    let normal = e.fpscr == Some(Mode::Flush) && (high & 0x7ff0_0000 != 0 || high << 1 | low == 0);
+    let k = e.held.hold(to, true, normal);
+    konst(e, k, u128::from(high) << 32 | u128::from(low));
+    x!(e; movsd [rbp + ext(to)], Rx(k));
 }
 
 /// Emits the move of two or four words.

@@ -15,7 +15,12 @@
 //!
 //! All else calls the helper with the untouched operands. So nothing of the host shows.
 //!
-//! FPSCR is looked at by each instruction anew: the helper that serves the odd case comes back to the straight run, with IXC set or not.
+//! # What is known of FPSCR
+//! A block is compiled twice. In its general form FPSCR is looked at by each instruction anew: the helper that serves the odd case comes back to the
+//! straight run, with IXC set or not. The other one looks once, before its first instruction, at whether FPSCR is as [`Mode`] says, and goes to the
+//! general form if not. It stays so to the end of the block and beyond: the modes change with VMSR alone, which ends its block, and nothing
+//! else clears IXC. So blocks that follow need not look at all. Under flush-to-zero operands have a look of their own, unless they are known: no
+//! result is denormal there.
 
 use std::sync::LazyLock;
 
@@ -85,6 +90,43 @@ mod scalar;
 mod shift;
 mod vector_float;
 mod vector_int;
+pub mod wants;
+
+/// What FPSCR says where it is known: to nearest, IXC set, and this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// No flush-to-zero.
+    Gradual,
+    /// Flush-to-zero.
+    Flush,
+}
+
+impl Mode {
+    /// The bits of FPSCR that it is about.
+    pub const MASK: u32 = Fpscr::RMODE | Fpscr::FZ | Fpscr::IXC;
+
+    /// The mode of a program that runs with this FPSCR, should IXC be or become set; `None` if it does not round to nearest.
+    pub fn of(fpscr: u32) -> Option<Self> {
+        match fpscr & (Fpscr::RMODE | Fpscr::FZ) {
+            0 => Some(Self::Gradual),
+            Fpscr::FZ => Some(Self::Flush),
+            _ => None,
+        }
+    }
+
+    /// The value of [`Self::MASK`]'s bits.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Gradual => Fpscr::IXC,
+            Self::Flush => Fpscr::IXC | Fpscr::FZ,
+        }
+    }
+}
+
+/// Jumps to `other`, a host address, unless FPSCR is as `mode` says. Spoils `eax`.
+pub(crate) fn expect(e: &mut Emitter, mode: Mode, other: u64) {
+    x!(e; mov eax, Mode::MASK as i32 ; and eax, [rbp + fpscr()] ; cmp eax, mode.bits() as i32 ; jne extern other as usize);
+}
 
 /// Emits a complete call of the helper of a micro-op. It may clobber rax, rcx and all of xmm, and keeps all else.
 pub type Call = fn(&mut Emitter, &Uop);
@@ -167,8 +209,7 @@ fn store_q(e: &mut Emitter, x: u8, r: u32) {
 
 /// Jumps to `slow` unless FPSCR lets VFP arithmetic take the host's result as it is: to nearest, no flush-to-zero, IXC set.
 fn check_vfp(e: &mut Emitter, slow: DynamicLabel) {
-    let mask = (Fpscr::RMODE | Fpscr::FZ | Fpscr::IXC) as i32;
-    x!(e; mov eax, mask ; and eax, [rbp + fpscr()] ; cmp eax, Fpscr::IXC as i32 ; jne =>slow);
+    x!(e; mov eax, Mode::MASK as i32 ; and eax, [rbp + fpscr()] ; cmp eax, Fpscr::IXC as i32 ; jne =>slow);
 }
 
 /// Jumps to `slow` if denormal operands are flushed to zero.
@@ -178,6 +219,9 @@ fn check_fz(e: &mut Emitter, slow: DynamicLabel) {
 
 /// Jumps to `no` unless IXC is set.
 fn check_ixc(e: &mut Emitter, no: DynamicLabel) {
+    if e.fpscr.is_some() {
+        return;
+    }
     x!(e; test BYTE [rbp + fpscr()], Fpscr::IXC as i8 ; jz =>no);
 }
 
@@ -185,28 +229,42 @@ fn check_ixc(e: &mut Emitter, no: DynamicLabel) {
 type Lowering = Box<dyn Fn(&mut Emitter, &Ctx) -> bool + Send + Sync>;
 
 /// The lowerings by helper id.
-struct Table(Vec<Option<Lowering>>);
+struct Table {
+    lowerings: Vec<Option<Lowering>>,
+    /// Which of them look at FPSCR.
+    looks: Vec<bool>,
+    /// Those that are put now do.
+    looking: bool,
+}
 
 impl Table {
     fn put(&mut self, id: HelperId, f: impl Fn(&mut Emitter, &Ctx) -> bool + Send + Sync + 'static) {
-        let slot = &mut self.0[usize::from(id.0)];
-        assert!(slot.is_none(), "helper {:#x} has two lowerings", id.0);
-        *slot = Some(Box::new(f));
+        let i = usize::from(id.0);
+        assert!(self.lowerings[i].is_none(), "helper {:#x} has two lowerings", id.0);
+        self.lowerings[i] = Some(Box::new(f));
+        self.looks[i] = self.looking;
     }
 
     fn get(&self, u: &Uop) -> Option<&Lowering> {
-        self.0.get(u.aux as usize)?.as_ref()
+        self.lowerings.get(u.aux as usize)?.as_ref()
+    }
+
+    /// Whether the lowering of a helper looks at FPSCR.
+    fn looks(&self, u: &Uop) -> bool {
+        self.looks.get(u.aux as usize).is_some_and(|l| *l)
     }
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut t = Table((0..HELPERS.len() * 256).map(|_| None).collect());
+    let n = HELPERS.len() * 256;
+    let mut t = Table { lowerings: (0..n).map(|_| None).collect(), looks: vec![false; n], looking: true };
     scalar::register(&mut t);
     convert::register(&mut t);
+    vector_float::register(&mut t);
+    t.looking = false;
     vector_int::register(&mut t);
     shift::register(&mut t);
     moves::register(&mut t);
-    vector_float::register(&mut t);
     t
 });
 
@@ -232,7 +290,12 @@ pub fn lower_value(e: &mut Emitter, u: &Uop) -> bool {
     u.op == Op::Helper && moves::lower_value(e, u)
 }
 
+/// Whether `u` is a helper's call that neither reads nor writes the flags and always comes back: no operation of [`lower`]'s can fault.
+pub fn keeps_flags(u: &Uop) -> bool {
+    u.op == Op::HelperK && TABLE.get(u).is_some()
+}
+
 /// Whether [`lower`] has a form for a helper on some host; for tests and statistics.
 pub fn known(id: HelperId) -> bool {
-    TABLE.0.get(usize::from(id.0)).is_some_and(Option::is_some)
+    TABLE.lowerings.get(usize::from(id.0)).is_some_and(Option::is_some)
 }

@@ -4,7 +4,7 @@ use dynasmrt::DynamicLabel;
 use reprise_arm::fp::vfp_helpers::Vfp;
 
 use super::exact::{self, Operand};
-use super::{Ctx, Table, check_fz, check_vfp};
+use super::{Ctx, Mode, Table, check_fz, check_vfp};
 use crate::emit::{Emitter, ext, fpscr};
 
 /// A precision.
@@ -43,7 +43,7 @@ impl Prec {
     }
 
     /// First extension word of register `n`.
-    fn word(self, n: u32) -> u32 {
+    pub(super) fn word(self, n: u32) -> u32 {
         if self.dp { 2 * n } else { n }
     }
 
@@ -52,9 +52,10 @@ impl Prec {
         e.held.forget(self.word(n), 1 + u32::from(self.dp));
     }
 
+    /// Stores a result, which under flush-to-zero is never denormal, and keeps a copy.
     pub(super) fn store(self, e: &mut Emitter, x: u8, n: u32) {
         fp!(e, self; movss / movsd [rbp + self.at(n)], Rx(x));
-        let k = e.held.hold(self.word(n), self.dp);
+        let k = e.held.hold(self.word(n), self.dp, e.fpscr == Some(Mode::Flush));
         x!(e; movaps Rx(k), Rx(x));
     }
 
@@ -131,37 +132,63 @@ impl Prec {
 /// A proof that the result is exact, while IXC is clear: computes it anew, and jumps if it may not be.
 pub(super) type Proof = Box<dyn FnOnce(&mut Emitter, DynamicLabel)>;
 
-/// What to do where [`check_vfp`] failed.
+/// What to do where the checks of FPSCR and of operands fail.
 pub(super) struct Slow {
-    /// Where it jumps to, and the place behind it.
-    pub(super) entry: DynamicLabel,
-    pub(super) hot: DynamicLabel,
+    /// Where [`check_vfp`] jumps to, and the place behind it; none where FPSCR is known.
+    check: Option<(DynamicLabel, DynamicLabel)>,
     /// What must not be denormal under flush-to-zero.
-    pub(super) operands: Vec<Operand>,
-    /// Without one an inexact result may need a flag.
-    pub(super) proof: Option<Proof>,
+    operands: Vec<Operand>,
+    /// Calls the helper.
+    pub(super) call: DynamicLabel,
 }
 
 impl Slow {
-    /// Checks FPSCR. Nothing but the operands in memory may be needed behind it.
-    pub(super) fn check(e: &mut Emitter, p: Prec, operands: &[u32], proof: Option<Proof>) -> Self {
-        let (entry, hot) = (e.label(), e.label());
-        check_vfp(e, entry);
-        e.place(hot);
-        Self { entry, hot, operands: operands.iter().map(|n| (p, *n)).collect(), proof }
+    /// Checks FPSCR, or where it is known to flush to zero, the operands. Nothing but the operands in memory may be needed behind it.
+    pub(super) fn check(e: &mut Emitter, p: Prec, operands: &[u32]) -> Self {
+        let operands: Vec<Operand> = operands.iter().map(|n| (p, *n)).collect();
+        let call = e.label();
+        let check = match e.fpscr {
+            Some(mode) => {
+                if mode == Mode::Flush {
+                    exact::normal(e, &operands, call);
+                }
+                None
+            }
+            None => {
+                let (entry, hot) = (e.label(), e.label());
+                check_vfp(e, entry);
+                e.place(hot);
+                Some((entry, hot))
+            }
+        };
+        Self { check, operands, call }
+    }
+
+    /// The place behind the check of FPSCR, if there is one.
+    pub(super) fn hot(&self) -> Option<DynamicLabel> {
+        self.check.map(|c| c.1)
+    }
+
+    /// Out of line: the second look where FPSCR is not known. What `proof` emits runs to nearest, without flush-to-zero and with IXC clear, and ends
+    /// with a jump.
+    pub(super) fn look(self, e: &mut Emitter, proof: impl FnOnce(&mut Emitter, DynamicLabel)) {
+        if let Some((entry, hot)) = self.check {
+            e.place(entry);
+            exact::look(e, &self.operands, hot, self.call);
+            proof(e, self.call);
+        }
     }
 }
 
-/// The end of an operation with its result in `x`: stores it when it is sure or an exact zero, and else calls the helper. Returns a label
-/// that leads there.
+/// The end of an operation with its result in `x`: stores it when it is sure or an exact zero, and else calls the helper.
 fn finish(
     e: &mut Emitter,
     c: &Ctx,
     (p, x, zero): (Prec, u8, Zero),
-    slow: Slow,
+    (slow, proof): (Slow, Option<Proof>),
     store: impl FnOnce(&mut Emitter),
-) -> DynamicLabel {
-    let (odd, good, call, done) = (e.label(), e.label(), e.label(), e.label());
+) {
+    let (odd, good, done) = (e.label(), e.label(), e.label());
     p.sure(e, x, odd);
     e.place(good);
     store(e);
@@ -170,19 +197,18 @@ fn finish(
     e.cold(move |e| {
         e.place(odd);
         p.jump_exact_zero(e, x, zero, good);
-        e.place(call);
+        e.place(slow.call);
         c.helper(e, done);
-        e.place(slow.entry);
-        exact::look(e, &slow.operands, slow.hot, call);
-        if let Some(proof) = slow.proof {
-            proof(e, call);
-            p.sure(e, x, odd);
-            x!(e; jmp =>good);
-        } else {
-            x!(e; jmp =>call);
-        }
+        slow.look(e, |e, call| {
+            if let Some(proof) = proof {
+                proof(e, call);
+                p.sure(e, x, odd);
+                x!(e; jmp =>good);
+            } else {
+                x!(e; jmp =>call);
+            }
+        });
     });
-    call
 }
 
 /// Destination and operands.
@@ -243,14 +269,16 @@ impl Two {
 fn two(e: &mut Emitter, c: &Ctx, p: Prec, op: Two) -> bool {
     let (d, n, m) = regs(c);
     let proof: Proof = Box::new(move |e, no| op.prove(e, p, n, m, no));
-    let slow = Slow::check(e, p, &[n, m], Some(proof));
+    let slow = Slow::check(e, p, &[n, m]);
     op.compute(e, p, n, m);
     let zero = match op {
         Two::Add | Two::Sub => Zero::Always,
         Two::Mul | Two::Nmul => Zero::If(n, m),
         Two::Div => Zero::If(n, n),
     };
-    finish(e, c, (p, 0, zero), slow, |e| if op == Two::Nmul { p.store_negated(e, 0, d) } else { p.store(e, 0, d) });
+    finish(e, c, (p, 0, zero), (slow, Some(proof)), |e| {
+        if op == Two::Nmul { p.store_negated(e, 0, d) } else { p.store(e, 0, d) }
+    });
     true
 }
 
@@ -260,7 +288,8 @@ fn mla(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_p: bool) -> bool {
     let (odd, sum) = (e.label(), e.label());
     let r = if neg_p { 0 } else { 1 };
     let proof: Proof = Box::new(move |e, no| prove_mla(e, p, r, [d, n, m], [neg_d, neg_p], no));
-    let slow = Slow::check(e, p, &[d, n, m], Some(proof));
+    let slow = Slow::check(e, p, &[d, n, m]);
+    let call = slow.call;
     p.load(e, 1, n);
     fp_of!(e, p, m; mulss / mulsd xmm1);
     // An infinite or undefined product shows in the sum.
@@ -278,7 +307,7 @@ fn mla(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_p: bool) -> bool {
             fp!(e, p; subss / subsd xmm0, xmm1);
         }
     }
-    let call = finish(e, c, (p, r, Zero::Always), slow, |e| p.store(e, r, d));
+    finish(e, c, (p, r, Zero::Always), (slow, Some(proof)), |e| p.store(e, r, d));
     e.cold(move |e| {
         e.place(odd);
         p.jump_exact_zero(e, 1, Zero::If(n, m), sum);
@@ -316,7 +345,7 @@ fn fma(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_n: bool) -> bool {
         return false;
     }
     let (d, n, m) = regs(c);
-    let slow = Slow::check(e, p, &[d, n, m], None);
+    let slow = Slow::check(e, p, &[d, n, m]);
     p.load(e, 0, d);
     p.load(e, 1, n);
     match (neg_d, neg_n) {
@@ -325,7 +354,7 @@ fn fma(e: &mut Emitter, c: &Ctx, p: Prec, neg_d: bool, neg_n: bool) -> bool {
         (true, true) => fp_of!(e, p, m; vfnmsub231ss / vfnmsub231sd xmm0, xmm1),
         (true, false) => fp_of!(e, p, m; vfmsub231ss / vfmsub231sd xmm0, xmm1),
     }
-    finish(e, c, (p, 0, Zero::If(n, m)), slow, |e| p.store(e, 0, d));
+    finish(e, c, (p, 0, Zero::If(n, m)), (slow, None), |e| p.store(e, 0, d));
     true
 }
 
@@ -339,19 +368,19 @@ fn sqrt(e: &mut Emitter, c: &Ctx, p: Prec) -> bool {
         fp!(e, p; mulss / mulsd xmm2, xmm0);
         exact::equal(e, p, 2, 1, no);
     });
-    let slow = Slow::check(e, p, &[a], Some(proof));
+    let slow = Slow::check(e, p, &[a]);
     p.load(e, 0, a);
     fp!(e, p; sqrtss / sqrtsd xmm0, xmm0);
-    finish(e, c, (p, 0, Zero::Always), slow, |e| p.store(e, 0, d));
+    finish(e, c, (p, 0, Zero::Always), (slow, Some(proof)), |e| p.store(e, 0, d));
     true
 }
 
 /// VCMP and VCMPE: they differ only for NaNs, which go to the helper.
 fn cmp(e: &mut Emitter, c: &Ctx, p: Prec, zero: bool) -> bool {
     let (d, a, _) = regs(c);
-    let (slow, hot, call, done) = (e.label(), e.label(), e.label(), e.label());
-    check_fz(e, slow);
-    e.place(hot);
+    let done = e.label();
+    let flush = Flush::check(e, &[(p, d), (p, if zero { d } else { a })]);
+    let call = flush.call;
     p.load(e, 0, d);
     if zero {
         x!(e; xorps xmm1, xmm1);
@@ -375,12 +404,50 @@ fn cmp(e: &mut Emitter, c: &Ctx, p: Prec, zero: bool) -> bool {
     e.place(done);
     let c = c.after(e);
     e.cold(move |e| {
-        e.place(slow);
-        exact::flushing(e, &[(p, d), (p, if zero { d } else { a })], hot, call);
+        flush.look(e);
         e.place(call);
         c.helper(e, done);
     });
     true
+}
+
+/// The same for operations that care for flush-to-zero alone.
+pub(super) struct Flush {
+    /// Where [`check_fz`] jumps to, and the place behind it; none where FPSCR is known.
+    check: Option<(DynamicLabel, DynamicLabel)>,
+    operands: Vec<Operand>,
+    /// Calls the helper.
+    pub(super) call: DynamicLabel,
+}
+
+impl Flush {
+    /// Checks FPSCR, or where it is known to flush to zero, the operands.
+    pub(super) fn check(e: &mut Emitter, operands: &[Operand]) -> Self {
+        let call = e.label();
+        let check = match e.fpscr {
+            Some(mode) => {
+                if mode == Mode::Flush {
+                    exact::normal(e, operands, call);
+                }
+                None
+            }
+            None => {
+                let (entry, hot) = (e.label(), e.label());
+                check_fz(e, entry);
+                e.place(hot);
+                Some((entry, hot))
+            }
+        };
+        Self { check, operands: operands.to_vec(), call }
+    }
+
+    /// Out of line: the look at the operands where FPSCR is not known.
+    pub(super) fn look(self, e: &mut Emitter) {
+        if let Some((entry, hot)) = self.check {
+            e.place(entry);
+            exact::flushing(e, &self.operands, hot, self.call);
+        }
+    }
 }
 
 impl Table {

@@ -290,6 +290,9 @@ fn arith(e: &mut Emitter, c: &Ctx, kind: Kind, from: Source) -> bool {
 /// While IXC is clear an inexact result must go to the helper. The host's own sticky flag tells: it is cleared here, out of line, and looked at by
 /// [`need_exact`]. Nothing else relies on it.
 fn watch_inexact(e: &mut Emitter) {
+    if e.fpscr.is_some() {
+        return;
+    }
     let (clear, back) = (e.label(), e.label());
     check_ixc(e, clear);
     e.place(back);
@@ -302,6 +305,9 @@ fn watch_inexact(e: &mut Emitter) {
 
 /// Jumps to `no` if IXC is clear and something since [`watch_inexact`] was inexact.
 fn need_exact(e: &mut Emitter, no: DynamicLabel) {
+    if e.fpscr.is_some() {
+        return;
+    }
     let (look, back) = (e.label(), e.label());
     check_ixc(e, look);
     e.place(back);

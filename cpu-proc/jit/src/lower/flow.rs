@@ -2,7 +2,7 @@
 
 use super::{Join, Lower, Stub};
 use crate::emit::slot;
-use crate::flags::{FlagState, at};
+use crate::flags::{Copies, FlagState, at};
 use crate::regs::{EAX, ECX, Loc, loc};
 use crate::thunks::{EXIT0, JUMPS, LOOKUP};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
@@ -54,6 +54,8 @@ impl Lower<'_> {
     // ----- skips -----
 
     fn skip(&mut self, i: usize, u: &Uop) {
+        // What is under a condition makes no copies, and changes no recipe.
+        (self.now, self.copies) = (None, Copies::default());
         let end = i + 1 + u.imm as usize;
         let body = &self.cx.block.uops[i + 1..end];
         let writes_flags = body.iter().any(|b| !keeps_flags(b));
@@ -123,6 +125,7 @@ impl Lower<'_> {
         let shared =
             f.full.filter(|r| !f.mem_nz && !f.mem_cv && f.nz.is_none() && !(FIRST_TEMP..64).any(|s| r.uses(s)));
         self.sites[k].flags = shared;
+        (self.sites[k].fpscr, self.sites[k].held) = (self.e.fpscr, self.e.held);
         let reason = (EXIT0 + k as u32 | self.cx.body << 4) as i32;
         self.e.cold(move |e| {
             e.place(stub.save);

@@ -4,7 +4,7 @@
 //! address inside one page goes out of line and comes back; everything else is stepped.
 
 use super::Lower;
-use crate::emit::ext;
+use crate::emit::{Emitter, ext};
 use crate::regs::{EAX, ECX, Loc, loc};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::ir::{MemKind, Op, Size, Uop};
@@ -75,6 +75,19 @@ impl Move {
     }
 }
 
+/// Jumps to `slow` unless `bytes` bytes at `va` lie in one page; `rcx` is the page's addend, still or again.
+fn in_one_page(e: &mut Emitter, table: Table, va: u8, bytes: i32, slow: DynamicLabel) {
+    let t = table.offset();
+    dynasm!(e.asm ; .arch x64
+        ; lea ecx, [Rq(va) + (bytes - 1)]
+        ; xor ecx, Rd(va)
+        ; test ecx, 0xfffff000u32 as i32
+        ; jne =>slow
+        ; mov ecx, Rd(va)
+        ; shr ecx, 12
+        ; mov rcx, [rbx + 8 * rcx + t]);
+}
+
 impl Lower<'_> {
     /// Load `i` will write `slots`. The flags that are dead behind it need not be kept: what can leave has its own copy out of line.
     pub(super) fn loads(&mut self, i: usize, slots: &[u8]) {
@@ -86,11 +99,7 @@ impl Lower<'_> {
     /// The address of a plain access: a pinned register, or `eax`. Spoils `ecx`; EFLAGS are lost already.
     fn address(&mut self, u: &Uop, indexed: bool) -> u8 {
         if !indexed {
-            if let (Loc::R(h), 0) = (loc(u.a), u.imm) {
-                return h;
-            }
-            self.e.lea_imm(EAX, u.a, u.imm);
-            return EAX;
+            return self.base(u.a, u.imm);
         }
         let (x, y) = (self.e.read(u.a, EAX), self.e.read(u.b, ECX));
         let e = &mut self.e.asm;
@@ -134,19 +143,10 @@ impl Lower<'_> {
         if bytes > 1 {
             let odd = self.e.label();
             dynasm!(self.e.asm ; .arch x64 ; test Rb(va), (bytes - 1) as i8 ; jne =>odd ; =>fast);
-            let t = table.offset();
-            // In one page?
             self.e.cold(move |e| {
-                dynasm!(e.asm ; .arch x64
-                    ; =>odd
-                    ; lea ecx, [Rq(va) + (bytes - 1)]
-                    ; xor ecx, Rd(va)
-                    ; test ecx, 0xfffff000u32 as i32
-                    ; jne =>slow
-                    ; mov ecx, Rd(va)
-                    ; shr ecx, 12
-                    ; mov rcx, [rbx + 8 * rcx + t]
-                    ; jmp =>fast);
+                e.place(odd);
+                in_one_page(e, table, va, bytes, slow);
+                dynasm!(e.asm ; .arch x64 ; jmp =>fast);
             });
         }
         self.move_word(what, u.d, va);
@@ -187,24 +187,45 @@ impl Lower<'_> {
         self.e.store(d, r);
     }
 
+    /// The address `R[a] + off`: a pinned register, or `eax`.
+    fn base(&mut self, a: u8, off: u32) -> u8 {
+        if let (Loc::R(h), 0) = (loc(a), off) {
+            return h;
+        }
+        self.e.lea_imm(EAX, a, off);
+        EAX
+    }
+
     /// Host address of `words` aligned words at `R[a] + off` in `rcx`, all in one page; jumps to `slow` otherwise. Spoils `eax`.
     fn run_of_words(&mut self, table: Table, a: u8, off: u32, words: i32, slow: DynamicLabel) {
+        if words <= 2 {
+            let va = self.word_or_two(table, a, off, words, slow);
+            dynasm!(self.e.asm ; .arch x64 ; add rcx, Rq(va));
+            return;
+        }
         self.e.lea_imm(EAX, a, off);
         self.lookup(table, EAX, slow);
         let last = 0x1000 - 4 * words;
-        dynasm!(self.e.asm ; .arch x64 ; add rcx, rax);
-        match words {
-            1 => dynasm!(self.e.asm ; .arch x64 ; test al, 3 ; jne =>slow),
-            2 => {
-                // A doubleword is usually aligned, and then it lies in one page.
-                let (odd, back) = (self.e.label(), self.e.label());
-                dynasm!(self.e.asm ; .arch x64 ; test al, 7 ; jne =>odd ; =>back);
-                self.e.cold(move |e| {
-                    dynasm!(e.asm ; .arch x64 ; =>odd ; test al, 3 ; jne =>slow ; and eax, 0xfff ; cmp eax, last ; ja =>slow ; jmp =>back);
-                });
-            }
-            _ => dynasm!(self.e.asm ; .arch x64 ; test al, 3 ; jne =>slow ; and eax, 0xfff ; cmp eax, last ; ja =>slow),
+        dynasm!(self.e.asm ; .arch x64 ; add rcx, rax ; test al, 3 ; jne =>slow ; and eax, 0xfff ; cmp eax, last ; ja =>slow);
+    }
+
+    /// The same for one or two words, with the host address in `rcx` and the register that this gives together.
+    fn word_or_two(&mut self, table: Table, a: u8, off: u32, words: i32, slow: DynamicLabel) -> u8 {
+        let va = self.base(a, off);
+        self.lookup(table, va, slow);
+        if words == 1 {
+            dynasm!(self.e.asm ; .arch x64 ; test Rb(va), 3 ; jne =>slow);
+            return va;
         }
+        // A doubleword is usually aligned, and then it lies in one page.
+        let (odd, fast) = (self.e.label(), self.e.label());
+        dynasm!(self.e.asm ; .arch x64 ; test Rb(va), 7 ; jne =>odd ; =>fast);
+        self.e.cold(move |e| {
+            dynasm!(e.asm ; .arch x64 ; =>odd ; test Rb(va), 3 ; jne =>slow);
+            in_one_page(e, table, va, 8, slow);
+            dynasm!(e.asm ; .arch x64 ; jmp =>fast);
+        });
+        va
     }
 
     /// LDRD and STRD, and the doublewords of element accesses.
@@ -281,9 +302,24 @@ impl Lower<'_> {
     fn extension(&mut self, i: usize, u: &Uop) {
         let load = u.op == Op::LdmExt;
         let (slow, back) = (self.e.label(), self.e.label());
+        let scalar = crate::fp::wants::transferred(u);
+        // The copy of what is loaded must be known before the way that reloads it.
+        let copy = match scalar {
+            Some(s) if load => Some(self.e.held.hold(s.word, s.dp, false)),
+            Some(s) => self.e.held.find(s.word, s.dp),
+            None => None,
+        };
+        if load && copy.is_none() {
+            self.e.held.forget(u.imm, u.b.into());
+        }
         self.cold_step(i, slow, back);
-        let words = i32::from(u.b);
-        self.run_of_words(if load { Table::Read } else { Table::Write }, u.a, u.aux, words, slow);
+        let (table, words) = (if load { Table::Read } else { Table::Write }, i32::from(u.b));
+        if let Some(x) = copy {
+            let va = self.word_or_two(table, u.a, u.aux, words, slow);
+            self.transfer((x, ext(u.imm)), va, words == 2, load);
+            return self.e.place(back);
+        }
+        self.run_of_words(table, u.a, u.aux, words, slow);
         let mut k = 0;
         while k < words {
             let (m, at) = (ext(u.imm + k as u32), 4 * k);
@@ -316,6 +352,17 @@ impl Lower<'_> {
             };
         }
         self.e.place(back);
+    }
+
+    /// VLDR into a register that `x` is to hold, too, or VSTR of one that it holds; the host address is `rcx + va`.
+    fn transfer(&mut self, (x, m): (u8, i32), va: u8, dp: bool, load: bool) {
+        let e = &mut self.e.asm;
+        match (dp, load) {
+            (true, true) => dynasm!(e ; .arch x64 ; movsd Rx(x), [rcx + Rq(va)] ; movsd [rbp + m], Rx(x)),
+            (false, true) => dynasm!(e ; .arch x64 ; movss Rx(x), [rcx + Rq(va)] ; movss [rbp + m], Rx(x)),
+            (true, false) => dynasm!(e ; .arch x64 ; movsd [rcx + Rq(va)], Rx(x)),
+            (false, false) => dynasm!(e ; .arch x64 ; movss [rcx + Rq(va)], Rx(x)),
+        }
     }
 
     /// The operations of this module; false if `u` is none of them.
