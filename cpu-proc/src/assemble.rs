@@ -8,12 +8,13 @@ use reprise_arm::l2c310::{L2Config, L2c310};
 use reprise_arm::mmu::MAX_CORES;
 use reprise_arm::models::Model;
 use reprise_arm::mpcore::MpCore;
+use reprise_arm::psci::Conduit;
 use reprise_arm::state::Cpu;
 use reprise_device::spec::PluginSpec;
 use reprise_machine::boot::InitialRegs;
-use reprise_machine::{ClockMode, CpuModel, Machine, Wire as MachineWire, WireTarget};
+use reprise_machine::{BusRange, ClockMode, CpuModel, Machine, Psci, Wire as MachineWire, WireTarget};
 
-use crate::board::{Board, Connection, DmaAccess, Region, Target, Wire};
+use crate::board::{Board, Connection, DmaAccess, Region, Target, Wire, Words};
 use crate::clock::{Clock, IdleMode};
 use crate::link::{Link, policy_table};
 use crate::port::Port;
@@ -23,10 +24,14 @@ pub fn cores(machine: &Machine, first: &InitialRegs, others: &InitialRegs) -> Re
     let count = machine.cpu.count;
     let periphbase = u32::try_from(machine.cpu.periphbase).map_err(|_| anyhow!("periphbase lies above 4 GiB"))?;
     let core = |n| {
-        let mut cpu = Cpu::new(match machine.cpu.model {
+        let model = match machine.cpu.model {
             CpuModel::CortexA15 => Model::cortex_a15(n, count, periphbase, machine.cpu.timer_hz),
             CpuModel::CortexA9 => Model::cortex_a9(n, count, periphbase),
-        });
+        };
+        let mut cpu = Cpu::new(if machine.cpu.security { model } else { model.without_security() });
+        cpu.firmware = machine.cpu.psci.map(conduit);
+        // The firmware gives the guest one core, which switches the others on.
+        cpu.off = cpu.firmware.is_some() && n > 0;
         enter_guest(&mut cpu, if n == 0 { first } else { others });
         cpu
     };
@@ -41,6 +46,13 @@ pub fn cores(machine: &Machine, first: &InitialRegs, others: &InitialRegs) -> Re
         1 => Cores::from(core(0)),
         _ => Cores::new((0..count).map(core).collect(), machine.cpu.quantum.into()),
     })
+}
+
+fn conduit(psci: Psci) -> Conduit {
+    match psci {
+        Psci::Hvc => Conduit::Hvc,
+        Psci::Smc => Conduit::Smc,
+    }
 }
 
 /// Sets the registers that the boot protocol asks for.
@@ -102,12 +114,15 @@ pub fn board<P: Port>(
         CpuModel::CortexA15 => GicConfig::cortex_a15(interfaces, spis),
         CpuModel::CortexA9 => GicConfig::cortex_a9(interfaces, spis),
     };
+    let gic = GicConfig { security: machine.cpu.security, ..gic };
     let mut board = Board::new(clock, Gic::new(gic), links, regions(machine)?, wires);
     let private = || MpCore::new(machine.cpu.count as usize, machine.cpu.timer_hz);
     board.mpcore = (machine.cpu.model == CpuModel::CortexA9).then(private);
     let l2 = machine.l2.as_ref();
     board.l2 = l2.map(|l2| L2c310::new(L2Config { way_size: l2.way_size as u32, ways: l2.ways }));
     board.pmu_spi = machine.cpu.pmu_spi;
+    board.pmu_ppi = machine.cpu.pmu_ppi.map(|n| 16 + n);
+    board.words = machine.bus.iter().filter(|b| !b.words.is_empty()).map(words).collect();
     let grants: Vec<_> = machine.devices.iter().map(|d| d.dma.ranges(&machine.memory)).collect();
     board.dma = grants.iter().any(|g| !g.is_empty()).then_some(DmaAccess { ram: *ram, grants });
     Ok(board)
@@ -123,7 +138,11 @@ fn connection(w: &MachineWire) -> Connection {
     Connection { device: usize::from(w.device), pin: u32::from(w.pin), to, level: false }
 }
 
-/// The address map: devices, the GIC and the core's other peripherals, and zeros in what the bus ranges leave between them.
+fn words(b: &BusRange) -> Words {
+    Words { at: b.at, every: b.every.unwrap_or(b.size), words: b.words.clone() }
+}
+
+/// The address map: devices, the GIC and the core's other peripherals, and what the bus ranges leave between them.
 fn regions(machine: &Machine) -> Result<Vec<Region>> {
     let mut map: Vec<Region> = machine
         .devices
@@ -141,16 +160,19 @@ fn regions(machine: &Machine) -> Result<Vec<Region>> {
     map.extend(machine.l2().map(|(start, size)| Region { start, size, target: Target::L2 }));
     map.sort_by_key(|r| r.start);
     let mut holes = Vec::new();
+    let mut patterns = 0;
     for range in &machine.bus {
+        let target = if range.words.is_empty() { Target::Zero } else { Target::Words(patterns) };
+        patterns += usize::from(!range.words.is_empty());
         let (mut at, end) = (range.at, range.at + range.size);
         for r in map.iter().filter(|r| r.start < end && r.start + r.size > range.at) {
             if r.start > at {
-                holes.push(Region { start: at, size: r.start - at, target: Target::Zero });
+                holes.push(Region { start: at, size: r.start - at, target });
             }
             at = at.max(r.start + r.size);
         }
         if at < end {
-            holes.push(Region { start: at, size: end - at, target: Target::Zero });
+            holes.push(Region { start: at, size: end - at, target });
         }
     }
     map.extend(holes);

@@ -32,6 +32,29 @@ pub enum Target {
     Device(usize),
     /// The bus answers with zero and ignores writes: where the real board has nothing, or a device that has no plugin yet.
     Zero,
+    /// Likewise, but some words read as constants: an index in [`Board::words`].
+    Words(usize),
+}
+
+/// Words of an address range that nothing but the bus answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// First physical address of the range.
+    pub at: u64,
+    /// After so many bytes the words stand again.
+    pub every: u64,
+    /// (offset, value); all other words are zero.
+    pub words: Vec<(u64, u32)>,
+}
+
+impl Words {
+    /// What a load of `size` bytes at `pa` finds.
+    fn read(&self, pa: u64, size: u8) -> u64 {
+        let offset = (pa - self.at) % self.every;
+        let word = |at| self.words.iter().find(|(o, _)| *o == at).map_or(0, |(_, v)| u64::from(*v));
+        let low = word(offset & !3) >> (8 * (offset & 3));
+        if size > 4 { low | word((offset + 4) % self.every) << 32 } else { low }
+    }
 }
 
 /// One entry of the address map.
@@ -144,6 +167,8 @@ pub struct Board<P> {
     pub clock: Clock,
     /// SPI of the first core's performance monitors, if they are connected; the other cores' follow.
     pub pmu_spi: Option<u32>,
+    /// Or the private interrupt that each core has for them: an interrupt id, 16 to 31.
+    pub pmu_ppi: Option<u32>,
     /// Level of their lines, a bit a core.
     pmu_lines: u8,
     /// The interrupt controller.
@@ -154,6 +179,8 @@ pub struct Board<P> {
     pub mpcore: Option<MpCore>,
     /// The level 2 cache's controller, where it has one.
     pub l2: Option<L2c310>,
+    /// What [`Target::Words`] names.
+    pub words: Vec<Words>,
     /// Devices, in the order of the machine file.
     pub links: Vec<Link<P>>,
     map: Vec<Region>,
@@ -195,11 +222,13 @@ impl<P: Port> Board<P> {
         Self {
             clock,
             pmu_spi: None,
+            pmu_ppi: None,
             pmu_lines: 0,
             gic,
             core: 0,
             mpcore: None,
             l2: None,
+            words: Vec::new(),
             links,
             map,
             wires,
@@ -246,11 +275,19 @@ impl<P: Port> Board<P> {
 
     /// Sets the line of core `n`'s performance monitors, if they are connected.
     pub fn drive_pmu(&mut self, n: usize, level: bool) {
-        let Some(first) = self.pmu_spi else { return };
         if (self.pmu_lines >> n & 1 != 0) != level {
             self.pmu_lines ^= 1 << n;
-            self.gic.set_spi(first + n as u32, level);
+            match (self.pmu_ppi, self.pmu_spi) {
+                (Some(id), _) => self.gic.set_ppi(n, id, level),
+                (None, Some(first)) => self.gic.set_spi(first + n as u32, level),
+                (None, None) => {}
+            }
         }
+    }
+
+    /// The performance monitors can interrupt.
+    pub fn pmu_connected(&self) -> bool {
+        self.pmu_spi.is_some() || self.pmu_ppi.is_some()
     }
 
     /// Resets every device, in order.
@@ -627,6 +664,7 @@ impl<P: Port> Bus for Board<P> {
         let mask = if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
         let value = match r.target {
             Target::Zero => 0,
+            Target::Words(i) => self.words[i].read(pa, size),
             Target::GicDist => u64::from(self.gic.dist_read(self.core, at.secure, offset as u32, size)),
             Target::GicCpu => u64::from(self.gic.cpu_read(self.core, at.secure, offset as u32, size)),
             Target::Private(base) => self.private_read(at, base + offset as u32, size),
@@ -648,7 +686,7 @@ impl<P: Port> Bus for Board<P> {
         let lines = self.gic.lines(self.core);
         let offset = pa - r.start;
         match r.target {
-            Target::Zero => {}
+            Target::Zero | Target::Words(_) => {}
             Target::GicDist => self.gic.dist_write(self.core, at.secure, offset as u32, size, value as u32),
             Target::GicCpu => self.gic.cpu_write(self.core, at.secure, offset as u32, size, value as u32),
             Target::Private(base) => self.private_write(at, base + offset as u32, size, value),

@@ -12,6 +12,7 @@ use reprise_arm::bus::GuestRam;
 use reprise_arm::cores::Cores;
 use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::gic::Gic;
+use reprise_arm::psci;
 use reprise_arm::state::Position;
 use reprise_arm::timer::Timers;
 
@@ -306,6 +307,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             let now = self.icount();
             let budget = Budget { limit: until.min(self.cores.turn_end()) - now, enough: enough - now };
             let stop = self.engine.run(self.cores.cpu_mut(), self.ram, self.board, budget);
+            self.answer_call();
             let yielded = self.cores.cpu_mut().take_yield();
             if yielded {
                 self.cores.end_turn();
@@ -322,6 +324,16 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
                 return stop;
             }
         }
+    }
+
+    /// Answers a call of the firmware, if that made the engine leave.
+    fn answer_call(&mut self) {
+        let power = match self.cores.answer_call() {
+            None => return,
+            Some(psci::Request::PowerOff) => Power::Off,
+            Some(psci::Request::Reset) => Power::Reset,
+        };
+        self.board.power.get_or_insert(power);
     }
 
     /// Gives the turn to who is to run next. False if every core waits.
@@ -380,7 +392,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     /// The interrupts of the performance monitors, where they are connected.
     fn drive_pmu(&mut self) {
-        if self.board.pmu_spi.is_some() {
+        if self.board.pmu_connected() {
             for (n, cpu) in self.cores.all_mut().iter_mut().enumerate() {
                 self.board.drive_pmu(n, cpu.pmu_interrupt());
             }
@@ -389,7 +401,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     /// Some core's performance monitors may interrupt, so the next core's turn has a horizon of its own.
     fn pmu_watched(&self) -> bool {
-        self.board.pmu_spi.is_some() && self.cores.all().iter().any(|c| c.cp15.pmu.may_interrupt())
+        self.board.pmu_connected() && self.cores.all().iter().any(|c| c.cp15.pmu.may_interrupt())
     }
 
     /// The instruction count at which the next thing happens that is known beforehand, and that at which the channels want to be looked at.
@@ -403,7 +415,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         if let Some(t) = self.next_deadline() {
             until = until.min(self.board.clock.icount_at(t));
         }
-        if let Some(n) = self.board.pmu_spi.and(self.cores.cpu().cp15.pmu.next_overflow()) {
+        if let Some(n) = self.cores.cpu().cp15.pmu.next_overflow().filter(|_| self.board.pmu_connected()) {
             until = until.min(n);
         }
         match self.mode {

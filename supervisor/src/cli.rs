@@ -38,10 +38,10 @@ pub(crate) struct RunArgs {
     /// Record, into this new directory or one of its own under $REPRISE_DIR (else the XDG data folder).
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     pub(crate) record: Option<Option<PathBuf>>,
-    /// The kernel (a zImage), or a bare-metal machine's image.
+    /// The kernel (a zImage, a 32-bit ARM ELF file, or code), or a bare-metal machine's image.
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
-    /// The device tree blob.
+    /// The device tree blob. Default: made from the machine file, where that is possible.
     #[arg(long, value_name = "FILE")]
     pub(crate) dtb: Option<PathBuf>,
     /// The initial RAM disk.
@@ -50,7 +50,7 @@ pub(crate) struct RunArgs {
     /// The kernel's command line; replaces the machine file's.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) append: Option<String>,
-    /// Number of cores, 1 to 4; a kernel brings up those that its device tree names.
+    /// Number of cores, 1 to 4.
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<u32>,
     /// Size of the RAM, such as 512M.
@@ -62,6 +62,9 @@ pub(crate) struct RunArgs {
     /// What guest time does while the guest idles: jump ahead, or wait. Default: realtime on a terminal, else warp.
     #[arg(long, value_enum)]
     pub(crate) clock: Option<ClockArg>,
+    /// Write the device tree that the kernel would get to this file (as source text if its name ends with .dts), and exit.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dump_dtb: Option<PathBuf>,
     /// What to do when the guest reboots.
     #[arg(long, value_enum, default_value_t = Reboot::Exit)]
     pub(crate) reboot: Reboot,

@@ -9,7 +9,7 @@ use anyhow::Context;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use reprise_child::control::BootLoad;
-use reprise_machine::boot::{Images, InitialRegs, Plan};
+use reprise_machine::boot::{self, Images, InitialRegs, Plan};
 use reprise_machine::{Boot, ConfigError, Machine, Spans};
 
 /// The largest boot image.
@@ -29,7 +29,15 @@ impl BootFiles {
         match &machine.boot {
             Boot::Linux(linux) => {
                 files.push(("kernel".into(), read(&linux.kernel).map_err(|e| spans.kernel(e, FIX))?));
-                files.push(("dtb".into(), read(&linux.dtb).map_err(|e| spans.dtb(e, FIX))?));
+                // A recording holds the tree as it is then, so that a replay needs neither the generator nor the trimming.
+                let dtb = match &linux.dtb {
+                    Some(path) => {
+                        let given = read(path).map_err(|e| spans.dtb(e, FIX))?;
+                        boot::trim(&given, machine.cpu.count)
+                    }
+                    None => boot::generate(machine),
+                };
+                files.push(("dtb".into(), dtb.map_err(|e| spans.boot(&e))?));
                 if let Some(initrd) = &linux.initrd {
                     files.push(("initrd".into(), read(initrd).map_err(|e| spans.initrd(e, FIX))?));
                 }
@@ -44,14 +52,14 @@ impl BootFiles {
     }
 
     /// Lays them out.
-    pub(crate) fn plan(&self, machine: &Machine) -> Result<Plan, reprise_machine::boot::BootError> {
+    pub(crate) fn plan(&self, machine: &Machine) -> Result<Plan, boot::BootError> {
         let none = &[][..];
         let images = Images {
             kernel: self.get("kernel").unwrap_or(none),
             dtb: self.get("dtb").unwrap_or(none),
             initrd: self.get("initrd"),
         };
-        reprise_machine::boot::plan(machine, &images)
+        boot::plan(machine, &images)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use reprise_child::control::{EndReason, Mode};
 use reprise_machine::lookup::{Layout, xdg_config};
-use reprise_machine::{ClockMode, ConfigError, Overrides, Source, resolve};
+use reprise_machine::{ClockMode, ConfigError, Machine, Overrides, Source, Spans, resolve};
 use reprise_storage::DEFAULT_SLOTS;
 
 use crate::cli::{Reboot, RunArgs};
@@ -17,6 +17,9 @@ use crate::terminal::{self, Terminal, say};
 use crate::{disks, leftovers, plugins, record};
 
 pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
+    if let Some(to) = &args.dump_dtb {
+        return dump_dtb(args, to);
+    }
     leftovers::sweep();
     let mut signals = EndSignals::new().context("signals")?;
     let mut terminal = None;
@@ -45,11 +48,24 @@ pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
     Ok(code::OK)
 }
 
-/// Everything for the `n`th life of the machine, from 1.
-fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
-    let engine = args.common.engine()?;
-    let layout = session::layout()?;
-    let path = find_config(args.config.as_deref().unwrap_or(Path::new("")), &layout)?;
+/// `--dump-dtb`: writes what the kernel would find at r2.
+fn dump_dtb(args: &RunArgs, to: &Path) -> Result<u8, Failure> {
+    let (machine, spans) = machine(args, &session::layout()?)?;
+    let plan = BootFiles::read(&machine, &spans)?.plan(&machine).map_err(|e| spans.boot(&e))?;
+    let Some(dtb) = plan.dtb() else {
+        return Err(Failure::usage("--dump-dtb: this machine boots a bare-metal image, which gets no device tree"));
+    };
+    let bytes = match to.extension().is_some_and(|e| e == "dts") {
+        true => reprise_machine::boot::text(dtb).map_err(|e| spans.boot(&e))?.into_bytes(),
+        false => dtb.to_vec(),
+    };
+    std::fs::write(to, bytes).with_context(|| format!("can't write {}", to.display()))?;
+    Ok(code::OK)
+}
+
+/// The machine that the command line asks for.
+fn machine(args: &RunArgs, layout: &Layout) -> Result<(Machine, Spans), Failure> {
+    let path = find_config(args.config.as_deref().unwrap_or(Path::new("")), layout)?;
     let bytes = std::fs::read(&path)
         .map_err(|e| Failure::config(format!("{}: {e}; give a machine file that can be read", path.display())))?;
     let overrides = Overrides {
@@ -65,7 +81,14 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
         default_clock: Some(if terminal::interactive() { ClockMode::Realtime } else { ClockMode::Warp }),
     };
     let resolved = resolve(Source::new(&path, bytes)?, &overrides)?;
-    let (mut machine, spans) = (resolved.machine, resolved.spans);
+    Ok((resolved.machine, resolved.spans))
+}
+
+/// Everything for the `n`th life of the machine, from 1.
+fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
+    let engine = args.common.engine()?;
+    let layout = session::layout()?;
+    let (mut machine, spans) = machine(args, &layout)?;
     let files = BootFiles::read(&machine, &spans)?;
     let plan = files.plan(&machine).map_err(|e| spans.boot(&e))?;
     let plugins = plugins::find(&machine, &spans, &layout)?;

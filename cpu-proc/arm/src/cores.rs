@@ -1,6 +1,7 @@
 //! Several cores on one timeline. One core runs at a time; the cores take turns in fixed order.
 //!
-//! A turn ends when it has retired its quantum of instructions, with WFI, or with a WFE that found no event; a core that waits is passed over.
+//! A turn ends when it has retired its quantum of instructions, with WFI, or with a WFE that found no event; a core that waits is passed over, and so is
+//! one that the firmware has switched off.
 //! All of that is a function of the instructions executed and of the interrupt lines, never of the host's timing, so a recording needs nothing
 //! about it: positions stay unique on the one timeline.
 //!
@@ -8,7 +9,7 @@
 
 use crate::mmu::MAX_CORES;
 use crate::state::Cpu;
-use crate::statehash::{hash_cpu, hash_turn, register_hash};
+use crate::statehash::{hash_cpu, hash_power, hash_turn, register_hash};
 
 /// The cores of a machine, and whose turn it is.
 #[derive(Debug)]
@@ -96,10 +97,10 @@ impl Cores {
         self.end = self.cpu().icount;
     }
 
-    /// Lets the turn go on, or gives it to the next core in order that does not wait; that may be the same one again. `interrupted(n)` says
-    /// whether an interrupt line into core n is up, which ends its wait, masked or not (ARM DDI 0406C B1.8.14). False if every core waits.
+    /// Lets the turn go on, or gives it to the next core in order that is on and does not wait; that may be the same one again. `interrupted(n)`
+    /// says whether an interrupt line into core n is up, which ends its wait, masked or not (ARM DDI 0406C B1.8.14). False if there is none.
     pub fn next_turn(&mut self, interrupted: impl Fn(usize) -> bool) -> bool {
-        let ready = |c: usize| !self.cpus[c].waiting || interrupted(c);
+        let ready = |c: usize| !self.cpus[c].off && (!self.cpus[c].waiting || interrupted(c));
         let on = self.cpu().icount < self.end && ready(self.current);
         let n = self.cpus.len();
         let next = if on { Some(self.current) } else { (1..=n).map(|k| (self.current + k) % n).find(|&c| ready(c)) };
@@ -141,14 +142,15 @@ impl Cores {
             return register_hash(cpu);
         }
         let turn = [self.current as u64, self.turn_left()];
-        let cores = self.cpus.iter().flat_map(|c| [u64::from(c.waiting), register_hash(c)]);
+        let cores = self.cpus.iter().flat_map(|c| [u64::from(c.waiting) | u64::from(c.off) << 1, register_hash(c)]);
         turn.into_iter().chain(cores).fold(0xcbf2_9ce4_8422_2325, |h: u64, v| {
             let h = (h ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             h ^ h >> 32
         })
     }
 
-    /// Feeds the cores' blocks to `sink` and, if there are several, then the turn's block: see `docs/state-hash.md`.
+    /// Feeds the cores' blocks to `sink`, then, if there are several, the turn's block, then, where there is firmware, the power block: see
+    /// `docs/state-hash.md`.
     pub fn hash(&mut self, sink: &mut dyn FnMut(&[u8])) {
         let now = self.cpu().timeline();
         let event = self.cpu().sev;
@@ -161,6 +163,9 @@ impl Cores {
         }
         if self.cpus.len() > 1 {
             hash_turn(self.cpus.len(), self.current, self.turn_left(), sink);
+        }
+        if self.cpus.iter().any(|c| c.firmware.is_some()) {
+            hash_power(&self.cpus, sink);
         }
     }
 }

@@ -16,7 +16,9 @@ pub enum End {
     SupervisorCall,
     /// SMC that is not UNDEFINED: as SVC.
     MonitorCall,
-    /// Undefined instruction, HVC included (there is no Hyp mode here).
+    /// HVC or SMC that the machine's firmware takes: it retires, then the firmware answers.
+    FirmwareCall,
+    /// Undefined instruction, HVC without firmware included (there is no Hyp mode here).
     Undefined,
     /// The instruction could not be fetched.
     PrefetchAbort,
@@ -32,7 +34,7 @@ impl End {
     /// Instructions that this end adds to `icount`: 1 or 0.
     pub const fn retired(self) -> u64 {
         match self {
-            End::Completed | End::Wait | End::SupervisorCall | End::MonitorCall => 1,
+            End::Completed | End::Wait | End::SupervisorCall | End::MonitorCall | End::FirmwareCall => 1,
             End::Undefined | End::PrefetchAbort | End::Breakpoint | End::DataAbort | End::Interrupt => 0,
         }
     }
@@ -62,6 +64,7 @@ mod tests {
             (End::Wait, 1),
             (End::SupervisorCall, 1),
             (End::MonitorCall, 1),
+            (End::FirmwareCall, 1),
             (End::Undefined, 0),
             (End::PrefetchAbort, 0),
             (End::Breakpoint, 0),

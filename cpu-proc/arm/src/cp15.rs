@@ -89,6 +89,11 @@ pub struct Cp15 {
     pub a9: a9::Regs,
 }
 
+/// SCR of a core without the Security Extensions: NS, and FW, AW, SCD: it masks its interrupts itself, and SMC is UNDEFINED.
+const SCR_WITHOUT_SECURITY: u32 = 1 | 1 << 4 | 1 << 5 | 1 << 7;
+/// NSACR likewise: nothing is kept from it (cp10, cp11, NS_L2ERR, NS_SMP).
+const NSACR_WITHOUT_SECURITY: u32 = 1 << 10 | 1 << 11 | 1 << 17 | 1 << 18;
+
 impl Cp15 {
     /// Values out of reset.
     pub fn reset(model: &Model) -> Self {
@@ -98,9 +103,9 @@ impl Cp15 {
             sctlr: [sctlr; 2],
             actlr: model.actlr_reset,
             cpacr: 0,
-            scr: 0,
+            scr: if model.security { 0 } else { SCR_WITHOUT_SECURITY },
             sder: 0,
-            nsacr: 0,
+            nsacr: if model.security { 0 } else { NSACR_WITHOUT_SECURITY },
             ttbr0: [0; 2],
             ttbr1: [0; 2],
             ttbcr: [0; 2],

@@ -20,6 +20,7 @@ pub mod mmu;
 pub mod models;
 pub mod mpcore;
 pub mod pmu;
+pub mod psci;
 pub mod psr;
 pub mod state;
 pub mod statehash;

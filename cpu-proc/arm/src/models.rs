@@ -53,6 +53,8 @@ pub struct Model {
     pub pmu_instructions: u32,
     /// Vectors at 0xffff0000 out of reset (the VINITHI input).
     pub vinithi: bool,
+    /// The Security Extensions are there. A core without them is always in what is the Non-secure state of one with them.
+    pub security: bool,
 }
 
 impl Model {
@@ -66,6 +68,14 @@ impl Model {
     /// The Cortex-A9: private timers instead of the generic timer, and system registers of its own.
     pub fn is_a9(&self) -> bool {
         self.midr >> 4 & 0xfff == 0xc09
+    }
+
+    /// The model without the Security Extensions, as a hypervisor shows a core to its guest, or a machine without Secure software: ID_PFR1 and
+    /// DBGDIDR (SE_imp, nSUHD_imp) say so.
+    #[must_use]
+    pub fn without_security(self) -> Model {
+        let [pfr0, pfr1] = self.id_pfr;
+        Model { id_pfr: [pfr0, pfr1 & !0xf0], dbgdidr: self.dbgdidr & !(1 << 12 | 1 << 14), security: false, ..self }
     }
 
     /// The identification registers by their architectural names (ARM DDI 0406C B4.1), as a recording's manifest lists them.
@@ -122,6 +132,7 @@ impl Model {
             actlr_writable: !0,
             pmu_instructions: 0x08,
             vinithi: false,
+            security: true,
         }
     }
 
@@ -159,6 +170,7 @@ impl Model {
             actlr_writable: 0x0000_03cf,
             pmu_instructions: 0x68,
             vinithi: false,
+            security: true,
         }
     }
 }

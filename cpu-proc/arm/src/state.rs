@@ -6,6 +6,7 @@
 use crate::cp15::Cp15;
 use crate::mmu::Mmu;
 use crate::models::Model;
+use crate::psci::Conduit;
 use crate::psr::*;
 use crate::timer::Timers;
 use serde::{Deserialize, Serialize};
@@ -227,6 +228,12 @@ pub struct Cpu {
     pub leave: bool,
     /// SEV was executed in this turn; the other cores' event registers are set at its end. They can't look at them before.
     pub sev: bool,
+    /// Configuration: the instruction that calls the machine's firmware, if it has one ([`crate::psci`]).
+    pub firmware: Option<Conduit>,
+    /// Bookkeeping: the firmware was called and has not answered yet ([`crate::cores::Cores::answer_call`]).
+    pub called: bool,
+    /// The firmware has the core switched off: it has no turn until it is switched on, by a reset.
+    pub off: bool,
 }
 
 impl Cpu {
@@ -271,6 +278,9 @@ impl Cpu {
             yielded: false,
             leave: false,
             sev: false,
+            firmware: None,
+            called: false,
+            off: false,
         };
         cpu.update_context();
         cpu

@@ -245,6 +245,14 @@ pub fn hash_turn(cores: usize, current: usize, left: u64, sink: &mut dyn FnMut(&
     s.u64(left);
 }
 
+/// Feeds what the firmware knows to `sink`, in the layout of `docs/state-hash.md`: which cores it has switched off.
+pub fn hash_power(cpus: &[Cpu], sink: &mut dyn FnMut(&[u8])) {
+    let mut s = Sink(sink);
+    s.u32(LAYOUT_VERSION);
+    s.u32(cpus.len() as u32);
+    cpus.iter().for_each(|c| s.flag(c.off));
+}
+
 /// Feeds the private peripherals of Cortex-A9 to `sink`, in the layout of `docs/state-hash.md`; `state` is [`MpCore::at`] the final position.
 ///
 /// [`MpCore::at`]: crate::mpcore::MpCore::at
@@ -336,6 +344,7 @@ pub struct CpuState {
     fault_at: u64,
     fault_run: u32,
     sev: bool,
+    off: bool,
 }
 
 impl CpuState {
@@ -412,6 +421,9 @@ impl Cpu {
             yielded: _, // bookkeeping within a step of the run loop
             leave: _,   // likewise
             sev,
+            firmware: _, // configuration
+            called: _,   // bookkeeping within a step of the run loop
+            off,
         } = self;
         let mut r = [0; 16];
         r.copy_from_slice(&regs[..16]);
@@ -436,6 +448,7 @@ impl Cpu {
             fault_at: *fault_at,
             fault_run: *fault_run,
             sev: *sev,
+            off: *off,
         }
     }
 
@@ -478,6 +491,7 @@ impl Cpu {
             fault_at,
             fault_run,
             sev,
+            off,
         } = state;
         let mode = Mode::from_bits(cpsr).ok_or(RestoreError::Mode(cpsr))?;
         let ext: [u32; 64] = ext.try_into().map_err(|v: Vec<u32>| RestoreError::Ext(v.len()))?;
@@ -494,7 +508,7 @@ impl Cpu {
         (self.excl, self.event, self.waiting) = (excl, event, waiting);
         (self.cp15, self.timer, self.halt) = (cp15, timer, halt);
         (self.fault_at, self.fault_run, self.sev, self.yielded) = (fault_at, fault_run, sev, false);
-        self.leave = false;
+        (self.leave, self.called, self.off) = (false, false, off);
         self.mmu.flush_all(Reach::All);
         self.update_context();
         Ok(())

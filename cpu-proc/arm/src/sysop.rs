@@ -5,6 +5,7 @@ use crate::cp14::DSCR_UDCCDIS;
 use crate::cp15::{self, SysReg};
 use crate::ir::{HelperId, MemKind, Size, SysHelper};
 use crate::mmu::{Abort, Access, MemType, Phys, View};
+use crate::psci::Conduit;
 use crate::psr::{BANK_USR, Mode, PSR_F, PSR_I};
 use crate::state::Cpu;
 
@@ -312,6 +313,7 @@ sys_fns! {
     MRS_SPSR = 12, mrs_spsr;
     SWP = 13, swp;
     CO_MEM = 14, co_mem;
+    HVC = 15, hvc;
 }
 
 /// What of the CPU state selects blocks, or lets an interrupt in.
@@ -480,6 +482,16 @@ fn co_mem(cpu: &mut Cpu, ctx: &mut SysCtx<'_>, a: u32, b: u32, imm: u32) -> Resu
     if imm & 2 != 0 {
         cpu.regs[(imm >> 8 & 15) as usize] = a.wrapping_add(b);
     }
+    Ok(0)
+}
+
+/// HVC: a call of the firmware, where the machine has one that is called so; there is no Hyp mode.
+fn hvc(cpu: &mut Cpu, ctx: &mut SysCtx<'_>, _: u32, _: u32, _: u32) -> Result<u32, Trap> {
+    if !cpu.calls_firmware(Conduit::Hvc) {
+        return Err(Trap::Undef);
+    }
+    cpu.call_firmware();
+    ctx.exit = true;
     Ok(0)
 }
 

@@ -15,6 +15,7 @@ use reprise_arm::count::{End, commit_epoch};
 use reprise_arm::engine::StopReason;
 use reprise_arm::ir::{MemKind, Op, PC_SLOT, SYS_FNS, Uop};
 use reprise_arm::mmu::Abort;
+use reprise_arm::psci::Conduit;
 use reprise_arm::state::{Cpu, Exclusive};
 use reprise_arm::sysop::{SysCtx, Trap};
 use std::ptr::NonNull;
@@ -490,6 +491,13 @@ impl<'a> Run<'a> {
                 let cpu = self.cpu();
                 cpu.regs[15] = u.imm;
                 cpu.take_svc();
+            }
+            X::Smc if self.cpu().calls_firmware(Conduit::Smc) => {
+                self.finish();
+                let cpu = self.cpu();
+                cpu.regs[15] = u.imm;
+                cpu.call_firmware();
+                self.ctx.exit = true;
             }
             X::Smc if self.cpu().smc_undefined() => self.undefined(i, 0),
             X::Smc => {

@@ -51,6 +51,55 @@ fn an_access_that_asks_leaves_right_after_its_instruction() {
 }
 
 #[test]
+fn a_call_of_the_firmware_retires_and_leaves() {
+    use reprise_arm::psci::Conduit;
+    // add r1, r1, #1 ; hvc #0 or smc #0 ; add r1, r1, #1 ; b .
+    for (word, by) in [(0xe140_0070, Conduit::Hvc), (0xe160_0070, Conduit::Smc)] {
+        let mut m = Machine::new(&[0xe281_1001, word, 0xe281_1001, HANG]);
+        m.cpu.firmware = Some(by);
+        // Also where the budget ends with it.
+        assert_eq!(m.run(if by == Conduit::Hvc { 100 } else { 2 }), StopReason::Exit, "{by:?}");
+        assert_eq!((m.cpu.icount, m.cpu.regs[15], m.cpu.regs[1]), (2, CODE + 8, 1), "{by:?}");
+        assert_eq!((m.cpu.epoch, m.cpu.mode, m.cpu.called), (0, Mode::Svc, true), "{by:?}");
+        m.cpu.called = false;
+        assert_eq!(m.run(3), StopReason::Budget);
+        assert_eq!((m.cpu.regs[1], m.cpu.called), (2, false));
+    }
+    // The other instruction does what it does without firmware, and User mode can't call.
+    let mut m = Machine::new(&[0xe140_0070]);
+    m.cpu.firmware = Some(Conduit::Smc);
+    m.run(1);
+    assert_eq!((m.cpu.mode, m.cpu.called), (Mode::Und, false));
+    let mut m = Machine::new(&[0xe160_0070]);
+    m.cpu.firmware = Some(Conduit::Hvc);
+    m.run(1);
+    assert_eq!((m.cpu.mode, m.cpu.called), (Mode::Mon, false));
+    for (word, by) in [(0xe140_0070, Conduit::Hvc), (0xe160_0070, Conduit::Smc)] {
+        let mut m = Machine::new(&[word]);
+        m.cpu.firmware = Some(by);
+        m.cpu.set_mode(Mode::Usr);
+        m.run(1);
+        assert_eq!((m.cpu.mode, m.cpu.called), (Mode::Und, false), "{by:?}");
+    }
+}
+
+#[test]
+fn a_core_without_security_has_no_monitor() {
+    let mut m = Machine::new(&[0xe160_0070]);
+    m.cpu = reprise_arm::state::Cpu::new(m.cpu.model.clone().without_security());
+    m.cpu.regs[15] = CODE;
+    m.cpu.cp15.vbar = [RAM + 0x10_0000 - 0x1000; 2];
+    assert!(!m.cpu.is_secure());
+    m.run(1);
+    assert_eq!(m.cpu.mode, Mode::Und, "SMC");
+    m.cpu.write_cpsr(0x1d6, 3, false);
+    assert_eq!(m.cpu.mode, Mode::Und, "Monitor mode is reserved");
+    m.cpu.write_cpsr(0x13, 3, false);
+    m.cpu.write_cpsr(0x1d3, 3, false);
+    assert!(m.cpu.a && m.cpu.i && m.cpu.f, "it masks what it likes");
+}
+
+#[test]
 fn a_load_of_the_pc_from_a_device_leaves_after_the_jump() {
     // ldr pc, [r0]
     let mut m = Machine::new(&[0xe590_f000]);

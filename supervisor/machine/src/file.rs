@@ -46,6 +46,12 @@ pub(crate) struct CpuFile<'a> {
     pub(crate) timer_hz: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(crate) pmu_spi: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) pmu_ppi: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) security: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) psci: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -185,6 +191,10 @@ pub(crate) struct RangeFile<'a> {
     pub(crate) at: &'a RawValue,
     #[serde(borrow)]
     pub(crate) size: &'a RawValue,
+    #[serde(borrow, default)]
+    pub(crate) words: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) every: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

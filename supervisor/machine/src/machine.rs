@@ -62,6 +62,30 @@ pub struct Cpu {
     /// Shared peripheral interrupt of core 0's performance monitors; the other cores have the numbers that follow. `None`: not connected.
     #[serde(default)]
     pub pmu_spi: Option<u32>,
+    /// Private peripheral interrupt of each core's performance monitors instead: 0 to 15, interrupt id 16 + n.
+    #[serde(default)]
+    pub pmu_ppi: Option<u32>,
+    /// The Security Extensions are there, in the cores and in the GIC. Without them the cores are what is Non-secure with them.
+    #[serde(default = "yes")]
+    pub security: bool,
+    /// The machine has firmware that switches cores and the machine on and off (ARM DEN 0022), called by this instruction. The cores other than
+    /// the first are off at the start then.
+    #[serde(default)]
+    pub psci: Option<Psci>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The instruction that calls the firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Psci {
+    /// HVC.
+    Hvc,
+    /// SMC.
+    Smc,
 }
 
 /// A level 2 cache with an L2C-310 controller (PL310). Caches change nothing here; their controller is what software sees.
@@ -184,8 +208,10 @@ impl Machine {
     /// # Errors
     /// What is wrong and where, if the text was not made by `to_text` of a valid machine: the same rules hold as for a machine file.
     pub fn from_text(text: &str) -> Result<Self, String> {
+        // A value may have become optional since the text was written.
+        let options = ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
         let machine: Self =
-            ron::from_str(text).map_err(|e| format!("machine description, {}: {}", e.span.start, e.code))?;
+            options.from_str(text).map_err(|e| format!("machine description, {}: {}", e.span.start, e.code))?;
         crate::resolve::check(&machine).map_err(|p| format!("machine description: {}; {}", p.what, p.fix))?;
         Ok(machine)
     }
@@ -205,10 +231,10 @@ pub enum Boot {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinuxBoot {
-    /// The zImage.
+    /// The kernel: a zImage, an ELF file, or code.
     pub kernel: PathBuf,
-    /// The device tree blob.
-    pub dtb: PathBuf,
+    /// The device tree blob; none = the tree is made from this description.
+    pub dtb: Option<PathBuf>,
     /// The initial RAM disk.
     pub initrd: Option<PathBuf>,
     /// The kernel's command line; replaces the device tree's `bootargs`.
@@ -216,7 +242,7 @@ pub struct LinuxBoot {
     /// Register r1 at entry: the machine number of boards without a device tree, 0xffffffff for none.
     pub machine_id: u32,
     /// Where the cores other than the first find the address to start at, once the kernel has written it there and wakes them: a device's
-    /// register, a multiple of 4. None with a single core.
+    /// register, a multiple of 4. None with a single core, or where firmware does it (`cpu.psci`).
     #[serde(default)]
     pub release: Option<u64>,
 }
@@ -375,7 +401,7 @@ impl Dma {
     }
 }
 
-/// A range of addresses without any device that answers as zero.
+/// A range of addresses without any device, whose words read as zero or as constants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BusRange {
@@ -383,6 +409,12 @@ pub struct BusRange {
     pub at: u64,
     /// Size, a multiple of 4 KiB. A device inside the range goes before it.
     pub size: u64,
+    /// Words that don't read as zero: (offset, a multiple of 4; value).
+    #[serde(default)]
+    pub words: Vec<(u64, u32)>,
+    /// `words` stand again after so many bytes, a power of two from 4 up; none = they stand once, from the range's start on.
+    #[serde(default)]
+    pub every: Option<u64>,
 }
 
 /// Bounds on what the processes use.

@@ -79,6 +79,7 @@ pub(crate) enum Place {
     Periphbase,
     TimerHz,
     PmuSpi,
+    Psci,
     MemoryBase,
     MemorySize,
     Alias(usize),
@@ -259,7 +260,7 @@ pub fn parse_disk(text: &str) -> Result<(String, Disk), String> {
 /// The first thing that is wrong, with its place.
 pub fn resolve(source: Source, overrides: &Overrides) -> Result<Resolved, ConfigError> {
     crate::dup::check(&source)?;
-    let mut reader = Reader { source: &source, at: HashMap::new(), given: HashMap::new() };
+    let mut reader = Reader { source: &source, at: HashMap::new(), given: HashMap::new(), generate: false };
     let file: File<'_> = source.parse()?;
     let machine = reader.machine(&file, overrides)?;
     let Reader { at, given, .. } = reader;
@@ -273,6 +274,8 @@ struct Reader<'a> {
     source: &'a Source,
     at: HashMap<Place, usize>,
     given: HashMap<Place, &'static str>,
+    /// The device tree is made because nobody has said anything else, so it must be complete.
+    generate: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -318,6 +321,9 @@ impl<'a> Reader<'a> {
             periphbase: self.get(Place::Periphbase, file.cpu.periphbase)?,
             timer_hz: self.opt(Place::TimerHz, file.cpu.timer_hz, 62_500_000)?,
             pmu_spi: file.cpu.pmu_spi.map(|raw| self.get(Place::PmuSpi, raw)).transpose()?,
+            pmu_ppi: file.cpu.pmu_ppi.map(|raw| self.get(Place::PmuSpi, raw)).transpose()?,
+            security: self.opt(Place::Psci, file.cpu.security, true)?,
+            psci: file.cpu.psci.map(|raw| self.get(Place::Psci, raw)).transpose()?,
         };
         if let Some(count) = over.cpus {
             cpu.count = count;
@@ -358,15 +364,17 @@ impl<'a> Reader<'a> {
         let mut bus = Vec::new();
         for (i, range) in file.bus.iter().enumerate() {
             let size = self.size(Place::Bus(i), range.size)?;
-            bus.push(BusRange { at: self.get(Place::Bus(i), range.at)?, size });
+            let words = self.opt(Place::Bus(i), range.words, Vec::new())?;
+            let every = range.every.map(|raw| self.get(Place::Bus(i), raw)).transpose()?;
+            bus.push(BusRange { at: self.get(Place::Bus(i), range.at)?, size, words, every });
         }
         let mut devices = Vec::new();
         for (i, device) in file.devices.iter().enumerate() {
             devices.push(self.device(i, device)?);
         }
         self.given_disks(&mut devices, over)?;
-        let cores = cpu.count;
-        Ok(Machine {
+        let released = cpu.count > 1 && cpu.psci.is_none();
+        let machine = Machine {
             name: self.get(Place::Name, file.name)?,
             cpu,
             memory,
@@ -374,7 +382,7 @@ impl<'a> Reader<'a> {
             gic,
             l2,
             boot: match self.source.value(file.boot)? {
-                BootFile::Linux(linux) => Boot::Linux(self.linux(file.boot, &linux, over, cores)?),
+                BootFile::Linux(linux) => Boot::Linux(self.linux(file.boot, &linux, over, released)?),
                 BootFile::Image(image) => Boot::Image(self.image(&image, over)?),
             },
             devices,
@@ -383,7 +391,15 @@ impl<'a> Reader<'a> {
                 Some(limits) => self.limits(limits)?,
                 None => Limits::default(),
             },
-        })
+        };
+        match crate::boot::unbound(&machine).filter(|_| self.generate) {
+            None => Ok(machine),
+            Some(why) => Err(self.source.error(
+                self.source.offset(file.boot),
+                format!("the machine has no device tree, and {why}"),
+                "name one with --dtb FILE, or here; or write `dtb: generated` for one without what it can't show",
+            )),
+        }
     }
 
     /// Puts the command line's disks into their devices.
@@ -451,12 +467,15 @@ impl<'a> Reader<'a> {
         boot: &'a RawValue,
         file: &LinuxFile<'a>,
         over: &Overrides,
-        cores: u32,
+        released: bool,
     ) -> Result<LinuxBoot, ConfigError> {
         self.at.insert(Place::Release, self.source.offset(boot));
         let release = file.release.map(|raw| self.get(Place::Release, raw)).transpose()?;
         let kernel = self.image_path(Place::Kernel, "--kernel", over.kernel.as_ref(), file.kernel)?;
-        let dtb = self.image_path(Place::Dtb, "--dtb", over.dtb.as_ref(), file.dtb)?;
+        let generated = file.dtb.is_some_and(|raw| raw.get_ron().trim() == "generated");
+        let dtb = self.image_path(Place::Dtb, "--dtb", over.dtb.as_ref(), file.dtb.filter(|_| !generated))?;
+        self.generate = dtb.is_none() && !generated;
+        self.at.entry(Place::Dtb).or_insert(self.source.offset(file.dtb.unwrap_or(boot)));
         let initrd = self.image_path(Place::Initrd, "--initrd", over.initrd.as_ref(), file.initrd)?;
         let append = match &over.append {
             Some(text) => {
@@ -465,20 +484,17 @@ impl<'a> Reader<'a> {
             }
             None => self.opt(Place::Append, file.append, String::new())?,
         };
-        let missing = |what: &str, flag: &str| {
-            self.source.error(
-                self.source.offset(boot),
-                format!("the machine has no {what}"),
-                format!("name one with {flag} FILE, or here"),
-            )
+        let missing = || {
+            let at = self.source.offset(boot);
+            self.source.error(at, "the machine has no kernel", "name one with --kernel FILE, or here")
         };
         Ok(LinuxBoot {
-            kernel: kernel.ok_or_else(|| missing("kernel", "--kernel"))?,
-            dtb: dtb.ok_or_else(|| missing("device tree", "--dtb"))?,
+            kernel: kernel.ok_or_else(missing)?,
+            dtb,
             initrd,
             append,
             machine_id: self.opt(Place::Kernel, file.machine_id, u32::MAX)?,
-            release: release.filter(|_| cores > 1),
+            release: release.filter(|_| released),
         })
     }
 
@@ -758,11 +774,14 @@ fn check_boot(m: &Machine) -> Result<(), Problem> {
             "the kernel can't take this command line",
             format!("at most {} bytes, no zero byte", MAX_APPEND - 1),
         ),
-        Boot::Linux(LinuxBoot { release: None, .. }) if m.cpu.count > 1 => problem(
+        Boot::Linux(LinuxBoot { release: None, .. }) if m.cpu.count > 1 && m.cpu.psci.is_none() => problem(
             Place::Release,
             "the boot does not say where further cores find the address to start at",
-            "give `release: ADDRESS`, such as that of SYS_FLAGS on a Versatile Express, or one core",
+            "give `release: ADDRESS`, such as that of SYS_FLAGS on a Versatile Express, or `cpu.psci`, or one core",
         ),
+        Boot::Linux(LinuxBoot { release: Some(_), .. }) if m.cpu.psci.is_some() => {
+            problem(Place::Release, "the cores are released by firmware", "leave out either `release` or `cpu.psci`")
+        }
         Boot::Linux(LinuxBoot { release: Some(at), .. })
             if at % 4 != 0 || *at >= SPACE || (m.memory.base..m.memory.base + m.memory.size).contains(at) =>
         {
@@ -876,9 +895,28 @@ fn check_overlaps(m: &Machine) -> Result<(), Problem> {
                 "give multiples of 4 KiB below 4 GiB",
             );
         }
+        check_words(b, i)?;
         ranges.push(("this bus range".to_owned(), b.at, b.size, Place::Bus(i)));
     }
     overlap(&ranges)
+}
+
+fn check_words(b: &BusRange, i: usize) -> Result<(), Problem> {
+    let period = b.every.unwrap_or(b.size);
+    if period < 4 || period > b.size || b.every.is_some_and(|n| !n.is_power_of_two()) {
+        let fix = "give a power of two, from 4 up to the range's size";
+        return problem(Place::Bus(i), format!("words can't stand every {period:#x} bytes"), fix);
+    }
+    let out = |(at, _): &(u64, u32)| at % 4 != 0 || *at >= period;
+    if b.words.len() > MAX_RANGES || b.words.iter().any(out) {
+        let fix = format!("give at most {MAX_RANGES} pairs (OFFSET, VALUE), offsets multiples of 4 below {period:#x}");
+        return problem(Place::Bus(i), "a word of this range is impossible", fix);
+    }
+    let twice = |j: usize| b.words[..j].iter().any(|(at, _)| *at == b.words[j].0);
+    match (0..b.words.len()).find(|j| twice(*j)) {
+        Some(j) => problem(Place::Bus(i), format!("the word at {:#x} is given twice", b.words[j].0), "remove one"),
+        None => Ok(()),
+    }
 }
 
 fn overlap(ranges: &[(String, u64, u64, Place)]) -> Result<(), Problem> {
@@ -899,6 +937,16 @@ fn overlap(ranges: &[(String, u64, u64, Place)]) -> Result<(), Problem> {
 
 /// The performance monitors' interrupts exist, and no device drives one of them.
 fn check_pmu(m: &Machine) -> Result<(), Problem> {
+    if let Some(n) = m.cpu.pmu_ppi {
+        let taken = if m.cpu.model == CpuModel::CortexA15 { [10, 11, 13, 14, 16] } else { [11, 13, 14, 16, 16] };
+        if n > 15 || taken.contains(&n) {
+            let fix = "give one from 0 to 15 that none of the core's timers has, such as 7";
+            return problem(Place::PmuSpi, format!("the performance monitors can't have PPI {n}"), fix);
+        }
+        if m.cpu.pmu_spi.is_some() {
+            return problem(Place::PmuSpi, "the performance monitors have two interrupts", "give one of the two");
+        }
+    }
     let Some(first) = m.cpu.pmu_spi else { return Ok(()) };
     let own = u64::from(first)..u64::from(first) + u64::from(m.cpu.count);
     if own.end > u64::from(m.gic.spis) {

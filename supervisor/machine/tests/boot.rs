@@ -1,7 +1,7 @@
 //! Boot images laid out in memory, and device trees patched.
 
 use fdt::Fdt;
-use reprise_machine::boot::{BootError, Images, Part, Plan, plan};
+use reprise_machine::boot::{BootError, Images, Part, Plan, generate, plan, text, trim};
 use reprise_machine::{Machine, Overrides, Source, resolve};
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
@@ -148,11 +148,113 @@ fn what_is_no_kernel() {
         error.to_string()
     };
     assert!(bad(b"").contains("it is empty"));
-    assert!(bad(b"\x7fELF and more").contains("it is an ELF file"));
+    assert!(bad(b"\x7fELF and more").contains("the ELF file is damaged"));
+    assert!(bad(b"some words\n").contains("it is text"));
     assert!(bad(&[0x27, 0x05, 0x19, 0x56, 0]).contains("U-Boot"));
     assert!(bad(&[0x1f, 0x8b, 8]).contains("gzip"));
-    assert!(bad(&[0; 4096]).contains("no zImage header"));
     assert!(bad(&zimage(4096)[..4000]).contains("cut short"));
+}
+
+#[test]
+fn kernels_that_are_no_zimage() {
+    let m = linux("64M");
+    let plan = |kernel: &[u8]| plan(&m, &Images { kernel, dtb: &board(2, true), initrd: Some(b"x") });
+    let code = plan(&[0; 4096]).unwrap();
+    assert_eq!((code.loads[0].0, code.regs.pc), (0x8000_8000, 0x8000_8000), "where arch/arm/boot/Image expects to be");
+    assert_eq!(code.regs.r[1..], [u32::MAX, code.loads[2].0 as u32]);
+    assert_eq!(code.dtb(), Some(code.loads[2].1.as_slice()));
+    let far = plan(&elf(0x83ff_0000, 0x83ff_0001)).unwrap_err();
+    assert_eq!(far.part, Part::Memory, "nothing fits behind it");
+    let thumb = plan(&elf(0x8280_0000, 0x8280_0001)).unwrap();
+    assert_eq!(thumb.loads[0], (0x8280_0000, b"code\0\0\0\0".to_vec()));
+    assert_eq!(thumb.loads[1].0, 0x8281_0000, "the RAM disk goes behind it");
+    assert_eq!((thumb.regs.pc, thumb.regs.cpsr), (0x8280_0000, 0x1f3));
+    let outside = plan(&elf(0x7000_0000, 0x7000_0000)).unwrap_err();
+    assert_eq!(outside.part, Part::Kernel);
+    assert!(outside.to_string().contains("not all RAM"), "{outside}");
+}
+
+/// The tree of `machines/virt.ron`, as a kernel gets it.
+fn virt(cpus: u32, change: impl Fn(&str) -> String) -> Plan {
+    let text = change(include_str!("../../../configs/machines/virt.ron"));
+    let over = Overrides {
+        kernel: Some("k".into()),
+        initrd: Some("i".into()),
+        append: Some("quiet".into()),
+        cpus: Some(cpus),
+        ..Overrides::default()
+    };
+    let machine = resolve(Source::new("virt.ron", text.into_bytes()).unwrap(), &over).unwrap().machine;
+    let dtb = generate(&machine).unwrap();
+    plan(&machine, &Images { kernel: &zimage(0x1000), dtb: &dtb, initrd: Some(&[1; 1000]) }).unwrap()
+}
+
+#[test]
+fn a_tree_from_the_description() {
+    let two = virt(2, str::to_owned);
+    assert!(!two.regs.secure, "there is no Secure state");
+    insta::assert_snapshot!(text(two.dtb().unwrap()).unwrap());
+    // What another writer and another reader make of it.
+    let tree = Fdt::new(two.dtb().unwrap()).unwrap();
+    assert_eq!(tree.cpus().count(), 2);
+    assert_eq!(tree.chosen().stdout().unwrap().name, "serial@9000000");
+    assert_eq!(tree.memory().regions().next().unwrap().size, Some(512 << 20));
+}
+
+#[test]
+fn a_tree_shows_what_is_connected() {
+    let device = r#"devices: [
+        (name: "second", plugin: "pl011", at: 0x09040000, size: 0x1000, lines: { 0: spi(8) }),
+        (name: "disk", plugin: "virtio-blk", at: 0x0a003e00, size: 0x200, lines: { "irq": spi(47) }),
+        (name: "other", plugin: "who-knows", at: 0x09050000, size: 0x1000, lines: { "irq": spi(9) }),"#;
+    let plan = virt(1, |t| {
+        t.replace("devices: [", device).replace("psci: hvc", "psci: smc").replace("pmu_ppi: 7", "pmu_spi: 100")
+    });
+    let text = text(plan.dtb().unwrap()).unwrap();
+    for what in [
+        "serial0 = \"/serial@9000000\";\n\t\tserial1 = \"/serial@9040000\";",
+        "virtio@a003e00 {\n\t\tcompatible = \"virtio,mmio\";\n\t\treg = <0x0 0xa003e00 0x0 0x200>;\n\t\tinterrupts = <0x0 0x2f 0x4>;\n\t\tdma-coherent;",
+        "reg = <0x0 0x9040000 0x0 0x1000>;\n\t\tinterrupts = <0x0 0x8 0x4>;",
+        "method = \"smc\";",
+        "interrupts = <0x0 0x64 0x4>;\n\t\tinterrupt-affinity = <0x10>;",
+    ] {
+        assert!(text.contains(what), "{what} is not in {text}");
+    }
+    assert!(!text.contains("9050000"), "nobody knows what that is");
+}
+
+#[test]
+fn cores_that_are_left_out_are_no_cores_for_a_kernel() {
+    let given = {
+        let mut w = FdtWriter::new().unwrap();
+        let root = w.begin_node("").unwrap();
+        w.property_u32("#address-cells", 1).unwrap();
+        w.property_u32("#size-cells", 1).unwrap();
+        let cpus = w.begin_node("cpus").unwrap();
+        for n in 0..4 {
+            let cpu = w.begin_node(&format!("cpu@{n}")).unwrap();
+            w.property_string("device_type", "cpu").unwrap();
+            w.property_u32("reg", n).unwrap();
+            w.property_phandle(n + 1).unwrap();
+            w.end_node(cpu).unwrap();
+        }
+        w.end_node(cpus).unwrap();
+        let pmu = w.begin_node("pmu").unwrap();
+        w.property_array_u32("interrupt-affinity", &[1, 2, 3, 4]).unwrap();
+        w.end_node(pmu).unwrap();
+        w.end_node(root).unwrap();
+        w.finish().unwrap()
+    };
+    assert_eq!(trim(&given, 4).unwrap(), given, "all are there: nothing is touched");
+    let two = trim(&given, 2).unwrap();
+    let tree = Fdt::new(&two).unwrap();
+    assert_eq!(tree.find_node("/cpus").unwrap().children().filter(|c| c.name.starts_with("cpu@")).count(), 2);
+    let gone = tree.find_phandle(3).expect("others may still refer to it");
+    assert_eq!((gone.name, gone.property("device_type").is_none()), ("absent-cpu@2", true));
+    assert_eq!(gone.property("status").unwrap().as_str(), Some("disabled"));
+    assert_eq!(trim(&two, 2).unwrap(), two, "trimming twice is trimming once");
+    assert_eq!(trim(b"no tree", 1).unwrap_err().part, Part::Dtb);
+    assert_eq!(trim(&board(2, true), 1).unwrap(), board(2, true), "it names no cores");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use reprise_machine::{
-    Backend, Boot, ClockMode, ConfigError, CpuModel, Disk, DiskFormat, LineTarget, Machine, Overrides, Pin, Pins,
+    Backend, Boot, ClockMode, ConfigError, CpuModel, Disk, DiskFormat, LineTarget, Machine, Overrides, Pin, Pins, Psci,
     Resolved, Source, Wire, WireTarget, parse_disk, resolve,
 };
 
@@ -81,7 +81,7 @@ fn vexpress_is_the_board_that_its_device_tree_describes() {
     assert_eq!((spi("keyboard"), spi("mouse")), ((0x1c06_0000, Some(12)), (0x1c07_0000, Some(13))));
     assert_eq!((spi("tile-watchdog"), spi("dma")), ((0x2b06_0000, Some(98)), (0x7ffb_0000, Some(92))));
     assert_eq!(machine.clock.mode, ClockMode::Warp);
-    assert!(matches!(&machine.boot, Boot::Linux(l) if l.append == "console=ttyAMA0 maxcpus=1" && l.initrd.is_none()));
+    assert!(matches!(&machine.boot, Boot::Linux(l) if l.append == "console=ttyAMA0" && l.initrd.is_none()));
 }
 
 #[test]
@@ -328,6 +328,68 @@ fn private_peripherals_and_the_l2_cache() {
         (9, 46),
         "overlaps the SCU",
     );
+}
+
+#[test]
+fn virt_is_laid_out_as_everybody_expects() {
+    let only_kernel = || Overrides { kernel: Some("zImage".into()), ..Overrides::default() };
+    let machine = open("virt.ron", &only_kernel()).machine;
+    assert_eq!((machine.gic_dist().0, machine.gic_cpu().0), (0x0800_0000, 0x0801_0000));
+    assert_eq!((machine.cpu.security, machine.cpu.psci), (false, Some(Psci::Hvc)));
+    let Boot::Linux(linux) = &machine.boot else { panic!("Linux") };
+    assert_eq!(linux.dtb, None, "it is made");
+    let places: Vec<(u64, &LineTarget)> = machine.devices.iter().map(|d| (d.at, &d.lines[0].to)).collect();
+    assert_eq!(
+        places,
+        [(0x0900_0000, &LineTarget::Spi(1)), (0x0901_0000, &LineTarget::Spi(2)), (0x0903_0000, &LineTarget::Spi(7))]
+    );
+    let slots = machine.bus.last().unwrap();
+    assert_eq!((slots.at, slots.size, slots.every), (0x0a00_0000, 32 * 0x200, Some(0x200)));
+    assert_eq!(slots.words, [(0, u32::from_le_bytes(*b"virt")), (4, 2)]);
+    assert_eq!(Machine::from_text(&machine.to_text()).unwrap(), machine);
+    let all = open("virt.ron", &Overrides { cpus: Some(4), memory: Some(3 << 30), ..only_kernel() }).machine;
+    assert_eq!((all.cpu.count, all.gic.interfaces, all.memory.size), (4, 4, 3 << 30));
+    let given = open("virt.ron", &Overrides { dtb: Some("a.dtb".into()), ..only_kernel() }).machine;
+    let Boot::Linux(linux) = &given.boot else { panic!("Linux") };
+    assert_eq!(linux.dtb.as_deref(), Some(Path::new("a.dtb")));
+}
+
+/// A recording of the time when every machine had a device tree of its own names it without `Some`.
+#[test]
+fn a_machine_of_an_older_recording_is_read() {
+    let machine = read(GOOD).unwrap().machine;
+    let new = machine.to_text();
+    let old = new.replace("dtb: Some(\"dir/a.dtb\")", "dtb: \"dir/a.dtb\"");
+    assert_ne!(old, new);
+    let added = ["security: true,", "psci: None,", "pmu_ppi: None,", "words: [],", "every: None,"];
+    let old: Vec<&str> = old.lines().filter(|l| !added.contains(&l.trim())).collect();
+    assert_eq!(old.len(), new.lines().count() - added.len());
+    assert_eq!(Machine::from_text(&old.join("\n")).unwrap(), machine);
+}
+
+#[test]
+fn device_trees_and_firmware() {
+    assert!(read(&GOOD.replace(", dtb: \"a.dtb\"", "")).is_ok(), "all of it can be shown");
+    let unknown = GOOD.replace(", dtb: \"a.dtb\"", "").replace("sp804", "sp810");
+    let error = read(&unknown).unwrap_err().to_string();
+    assert!(
+        error.contains("m.ron:7:11: the machine has no device tree, and none is made for plugin \"sp810\""),
+        "{error}"
+    );
+    let made = GOOD.replace("dtb: \"a.dtb\"", "dtb: generated");
+    let Boot::Linux(linux) = read(&made).unwrap().machine.boot else { panic!("Linux") };
+    assert_eq!(linux.dtb, None);
+    let cpu = "periphbase: 0x2c000000";
+    fails(cpu, "periphbase: 0x2c000000, count: 2", (7, 11), "or `cpu.psci`");
+    assert!(read(&GOOD.replace(cpu, "periphbase: 0x2c000000, count: 2, psci: smc")).is_ok());
+    fails(cpu, "periphbase: 0x2c000000, psci: hvd", (3, 62), "");
+    fails(cpu, "periphbase: 0x2c000000, pmu_ppi: 11", (3, 65), "can't have PPI 11");
+    fails(cpu, "periphbase: 0x2c000000, pmu_ppi: 7, pmu_spi: 7", (3, 65), "two interrupts");
+    let bus = "size: 0x10000000)";
+    fails(bus, "size: 0x10000000, every: 0x300)", (12, 16), "every 0x300");
+    fails(bus, "size: 0x10000000, every: 0x100, words: [(0x100, 1)])", (12, 16), "impossible");
+    fails(bus, "size: 0x10000000, words: [(2, 1)])", (12, 16), "impossible");
+    fails(bus, "size: 0x10000000, words: [(4, 1), (4, 2)])", (12, 16), "given twice");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Assembles the programs for ARM that the repository carries as images: the bare-metal guests `hello` and `smp`, and the oracle's harness for qemu-arm.
+//! Assembles the programs for ARM that the repository carries as images: the bare-metal guests `hello`, `smp` and `psci`, and the oracle's harness for qemu-arm.
 
 use crate::paths;
 use anyhow::{Context, Result, ensure};
@@ -21,12 +21,26 @@ pub fn build(out: &Path) -> Result<()> {
     assemble("tests/guests/hello/hello.S", 0x8001_0000, out)
 }
 
+/// The image for the virt board that the repository carries.
+pub fn psci_image() -> PathBuf {
+    paths::root().join("configs/images/psci.elf")
+}
+
+/// Assembles and links `tests/guests/psci/psci.S` to `out`.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_psci(out: &Path) -> Result<()> {
+    assemble("tests/guests/psci/psci.S", 0x4010_0000, out)
+}
+
 /// Assembles all images anew, in place.
 ///
 /// # Errors
 /// As [`build`].
 pub fn build_all() -> Result<()> {
     build(&image())?;
+    build_psci(&psci_image())?;
     assemble("tests/guests/smp/smp.S", 0x8001_0000, &paths::root().join("configs/images/smp.elf"))?;
     assemble("tests/oracle/harness/harness.S", 0x8040_0000, &paths::root().join("tests/oracle/harness/harness.elf"))
 }

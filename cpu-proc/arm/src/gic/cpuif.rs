@@ -15,7 +15,7 @@ impl Gic {
     /// Reads the CPU interface of core `cpu` at `offset` (aligned to `size`, 1, 2 or 4). Reading GICC_IAR or GICC_AIAR acknowledges.
     pub fn cpu_read(&mut self, cpu: usize, secure: bool, offset: u32, size: u8) -> u32 {
         let mask = if size >= 4 { !0 } else { (1 << (8 * u32::from(size))) - 1 };
-        self.cpu_word(cpu, secure, offset & !3) >> ((offset & 3) * 8) & mask
+        self.cpu_word(cpu, self.view(secure), offset & !3) >> ((offset & 3) * 8) & mask
     }
 
     /// A register that came with version 2 of the architecture.
@@ -60,7 +60,7 @@ impl Gic {
     pub fn cpu_write(&mut self, cpu: usize, secure: bool, offset: u32, size: u8, value: u32) {
         let mask = if size >= 4 { !0 } else { (1 << (8 * u32::from(size))) - 1 };
         let value = (value & mask) << ((offset & 3) * 8);
-        self.write_cpu_word(cpu, secure, offset & !3, value);
+        self.write_cpu_word(cpu, self.view(secure), offset & !3, value);
         self.update();
     }
 

@@ -40,7 +40,7 @@ impl Gic {
     pub fn dist_read(&mut self, cpu: usize, secure: bool, offset: u32, size: u8) -> u32 {
         let shift = (offset & 3) * 8;
         let mask = if size >= 4 { !0 } else { (1 << (8 * u32::from(size))) - 1 };
-        self.dist_word(cpu, secure, offset & !3) >> shift & mask
+        self.dist_word(cpu, self.view(secure), offset & !3) >> shift & mask
     }
 
     fn dist_word(&self, cpu: usize, secure: bool, offset: u32) -> u32 {
@@ -51,7 +51,9 @@ impl Gic {
         match offset {
             GICD_CTLR if secure => self.s.ctlr,
             GICD_CTLR => self.s.ctlr >> 1 & 1,
-            GICD_TYPER => (self.cfg.spis as u32 / 32) | (self.cfg.cpus as u32 - 1) << 5 | 1 << 10,
+            GICD_TYPER => {
+                (self.cfg.spis as u32 / 32) | (self.cfg.cpus as u32 - 1) << 5 | u32::from(self.cfg.security) << 10
+            }
             GICD_IIDR => self.cfg.dist_iidr,
             GICD_IPRIORITYR..0x800 => bytes(&|i| self.read_priority(cpu, secure, offset - GICD_IPRIORITYR + i)),
             GICD_ITARGETSR..0xc00 => bytes(&|i| self.read_target(cpu, secure, offset - GICD_ITARGETSR + i)),
@@ -80,6 +82,7 @@ impl Gic {
     /// Writes the Distributor at `offset` (aligned to `size`, 1, 2 or 4). Registers with one byte per interrupt take single bytes; a narrow
     /// write to any other register writes zeros to the rest of it.
     pub fn dist_write(&mut self, cpu: usize, secure: bool, offset: u32, size: u8, value: u32) {
+        let secure = self.view(secure);
         let sgi_bytes = self.cfg.version > 1 && matches!(offset, GICD_CPENDSGIR..0xf30);
         let byte_wise = sgi_bytes || matches!(offset, GICD_IPRIORITYR..GICD_ICFGR);
         if byte_wise {
@@ -228,7 +231,7 @@ impl Gic {
         };
         let group1 = !secure || value >> 15 & 1 != 0;
         for target in (0..self.cfg.cpus).filter(|t| targets >> t & 1 != 0) {
-            if self.s.group1.get(target, id) == group1 {
+            if !self.cfg.security || self.s.group1.get(target, id) == group1 {
                 self.s.sgi[target][id as usize] |= 1 << cpu;
                 self.s.latch.set(target, id, true);
             }

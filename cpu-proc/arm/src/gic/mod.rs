@@ -39,6 +39,8 @@ pub struct GicConfig {
     pub version: u32,
     /// Which of IDs 0-31 are edge-triggered; that can't be changed.
     pub private_edge: u32,
+    /// The Security Extensions are there. Without them there is one view of every register, which with them is the Secure one (IHI 0048B 3.9).
+    pub security: bool,
 }
 
 impl GicConfig {
@@ -53,6 +55,7 @@ impl GicConfig {
             cpu_iidr: 0x0002_043b,
             version: 2,
             private_edge: 0xffff,
+            security: true,
         }
     }
 
@@ -67,6 +70,7 @@ impl GicConfig {
             cpu_iidr: 0x3901_243b,
             version: 1,
             private_edge: 0x6800_ffff,
+            security: true,
         }
     }
 
@@ -271,6 +275,11 @@ impl Gic {
         self.s = state;
         self.update();
         Ok(())
+    }
+
+    /// Whether an access from this security state has the Secure view.
+    fn view(&self, secure: bool) -> bool {
+        secure || !self.cfg.security
     }
 
     // ---- priorities -----------------------------------------------------------------------------------------------------------------

@@ -389,3 +389,36 @@ fn cortex_a9_is_a_version_1() {
     eoi(&mut g, 1, 29);
     assert_eq!(dist(&mut g, GICD_ISACTIVER), 0);
 }
+
+/// Without the Security Extensions there is one view, whatever security state an access comes from, and groups are only groups.
+#[test]
+fn without_security_there_is_one_view() {
+    let mut g = Gic::new(GicConfig { security: false, ..GicConfig::cortex_a15(2, 64) });
+    assert_eq!(g.dist_read(0, false, GICD_TYPER, 4), 0x22, "no SecurityExtn");
+    g.dist_write(0, false, GICD_CTLR, 4, 3);
+    assert_eq!(g.dist_read(0, false, GICD_CTLR, 4), 3, "both groups");
+    for cpu in 0..2 {
+        g.cpu_write(cpu, false, GICC_PMR, 4, 0xf0);
+        assert_eq!(g.cpu_read(cpu, false, GICC_PMR, 4), 0xf0, "no half of the priorities is kept away");
+        g.cpu_write(cpu, false, GICC_CTLR, 4, 0xb);
+    }
+    g.dist_write(0, false, GICD_ISENABLER + 4, 4, 3);
+    g.dist_write(0, false, GICD_ITARGETSR + 32, 4, 0x0101);
+    g.dist_write(0, false, GICD_IGROUPR + 4, 4, 2);
+    g.set_spi(0, true);
+    assert_eq!(g.lines(0), (false, true), "Group 0 with FIQEn is an FIQ");
+    assert_eq!(g.cpu_read(0, false, GICC_IAR, 4), 32);
+    g.cpu_write(0, false, GICC_EOIR, 4, 32);
+    g.set_spi(0, false);
+    g.set_spi(1, true);
+    assert_eq!(g.lines(0), (true, false), "Group 1");
+    assert_eq!(g.cpu_read(0, false, GICC_IAR, 4), SPURIOUS_GROUP1, "AckCtl is clear");
+    assert_eq!(g.cpu_read(0, false, GICC_AIAR, 4), 33);
+    // An SGI goes out whatever its group and GICD_SGIR.NSATT.
+    for (group, nsatt) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        g.dist_write(1, false, GICD_IGROUPR, 4, group << 5);
+        g.dist_write(0, false, GICD_SGIR, 4, 2 << 16 | nsatt << 15 | 5);
+        assert!(g.dist_read(1, false, GICD_ISPENDR, 4) & 1 << 5 != 0, "group {group}, NSATT {nsatt}");
+        g.dist_write(1, false, GICD_CPENDSGIR + 4, 4, 0xffff_ffff);
+    }
+}

@@ -104,9 +104,12 @@ pub fn smc(b: &mut Builder, _x: &Imm) {
     b.end_with(Op::Smc);
 }
 
-/// HVC: there is no Hyp mode.
+/// HVC: there is no Hyp mode, but there may be firmware that it calls. User mode can't.
 pub fn hvc(b: &mut Builder, _x: &Imm) {
-    b.undef();
+    if !b.mode().privileged {
+        return b.undef();
+    }
+    b.sys(id::HVC, SINK, SINK, SINK, 0);
 }
 
 /// UDF.

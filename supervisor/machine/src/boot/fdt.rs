@@ -32,10 +32,55 @@ pub(super) struct Change<'a> {
 
 /// A node of the tree.
 #[derive(Debug, Default)]
-struct Node {
+pub(super) struct Node {
     name: String,
     properties: Vec<(String, Vec<u8>)>,
     children: Vec<Node>,
+}
+
+/// To make trees.
+impl Node {
+    pub(super) fn new(name: impl Into<String>) -> Self {
+        Node { name: name.into(), ..Self::default() }
+    }
+
+    /// A property without a value.
+    pub(super) fn flag(mut self, name: &str) -> Self {
+        self.set(name, Vec::new());
+        self
+    }
+
+    /// A property of strings.
+    pub(super) fn strings(mut self, name: &str, values: &[&str]) -> Self {
+        self.set(name, values.iter().flat_map(|v| v.bytes().chain([0])).collect());
+        self
+    }
+
+    /// A property of 32-bit cells.
+    pub(super) fn cells_of(mut self, name: &str, values: &[u32]) -> Self {
+        self.set(name, values.iter().flat_map(|v| v.to_be_bytes()).collect());
+        self
+    }
+
+    /// `reg` with two cells for each address and size.
+    pub(super) fn reg(mut self, ranges: &[(u64, u64)]) -> Self {
+        self.set("reg", ranges.iter().flat_map(|(at, size)| [at.to_be_bytes(), size.to_be_bytes()].concat()).collect());
+        self
+    }
+
+    pub(super) fn child(mut self, child: Node) -> Self {
+        self.children.push(child);
+        self
+    }
+
+    /// The blob of the tree whose root this is.
+    pub(super) fn blob(&self) -> Result<Vec<u8>, BootError> {
+        write(self, &[], 0).map_err(unwritable)
+    }
+}
+
+fn unwritable(e: vm_fdt::Error) -> BootError {
+    BootError { part: Part::Dtb, what: format!("the device tree can't be written: {e}"), fix: FIX.into() }
 }
 
 impl Node {
@@ -81,15 +126,79 @@ pub(super) fn patch(dtb: &[u8], change: &Change<'_>) -> Result<Vec<u8>, BootErro
         chosen.set("linux,initrd-start", cell(start, address));
         chosen.set("linux,initrd-end", cell(end, address));
     }
-    let bytes = write(&root, &reservations, boot_cpu).map_err(|e| BootError {
-        part: Part::Dtb,
-        what: format!("the device tree can't be written again: {e}"),
-        fix: FIX.into(),
-    })?;
+    let bytes = write(&root, &reservations, boot_cpu).map_err(unwritable)?;
     if bytes.len() > MAX_DTB {
         return error(Part::Dtb, "the device tree is too large", "at most 2 MiB");
     }
     Ok(bytes)
+}
+
+/// A device tree without the cores that a machine of `cores` cores leaves out. Their nodes stay, as others may refer to them (interrupt
+/// affinities, `cpu-map`), but a kernel does not take them for cores any more. A tree that names no such core stays as it is.
+///
+/// # Errors
+/// The bytes are no device tree.
+pub fn trim(dtb: &[u8], cores: u32) -> Result<Vec<u8>, BootError> {
+    let (mut root, reservations, boot_cpu) = read(dtb)?;
+    let mut absent = false;
+    let is_cpu = |n: &Node| n.get("device_type") == Some(b"cpu\0") || n.name == "cpu" || n.name.starts_with("cpu@");
+    for cpu in root.children.iter_mut().filter(|n| n.name == "cpus").flat_map(|n| &mut n.children).filter(|n| is_cpu(n))
+    {
+        // The affinity fields of MPIDR; the cores of a machine are numbers 0 and up of cluster 0.
+        let number = cpu.get("reg").and_then(|reg| reg.last_chunk()).map_or(0, |reg| u32::from_be_bytes(*reg));
+        if number >= cores {
+            absent = true;
+            cpu.name = format!("absent-{}", cpu.name);
+            cpu.properties.retain(|(name, _)| name != "device_type");
+            cpu.set("status", b"disabled\0".to_vec());
+        }
+    }
+    if absent { write(&root, &reservations, boot_cpu).map_err(unwritable) } else { Ok(dtb.to_vec()) }
+}
+
+/// A device tree as source text (Devicetree Specification v0.4, chapter 6), to be read. The types of values are not in a blob, so
+/// they are guessed: printable text, else cells, else bytes.
+///
+/// # Errors
+/// The bytes are no device tree.
+pub fn text(dtb: &[u8]) -> Result<String, BootError> {
+    let (root, reservations, _) = read(dtb)?;
+    let mut out = String::from("/dts-v1/;\n");
+    for (at, size) in reservations {
+        out.push_str(&format!("/memreserve/ {at:#x} {size:#x};\n"));
+    }
+    root.print(0, &mut out);
+    Ok(out)
+}
+
+impl Node {
+    fn print(&self, depth: usize, out: &mut String) {
+        let tabs = "\t".repeat(depth);
+        out.push_str(&format!("{tabs}{} {{\n", if depth == 0 { "/" } else { &self.name }));
+        for (name, value) in &self.properties {
+            let equals = if value.is_empty() { "" } else { " = " };
+            out.push_str(&format!("{tabs}\t{name}{equals}{};\n", value_text(value)));
+        }
+        self.children.iter().for_each(|c| c.print(depth + 1, out));
+        out.push_str(&format!("{tabs}}};\n"));
+    }
+}
+
+fn value_text(value: &[u8]) -> String {
+    let strings = value.strip_suffix(b"\0").map(|v| v.split(|b| *b == 0));
+    let printable = |s: &[u8]| !s.is_empty() && s.iter().all(|b| (b' '..=b'~').contains(b));
+    if let Some(strings) = strings.filter(|s| s.clone().all(printable)) {
+        let quoted = |s: &[u8]| format!("{:?}", String::from_utf8_lossy(s));
+        return strings.map(quoted).collect::<Vec<_>>().join(", ");
+    }
+    if value.is_empty() {
+        return String::new();
+    }
+    if value.len() % 4 != 0 {
+        return format!("[{}]", value.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "));
+    }
+    let cell = |c: &[u8]| format!("{:#x}", u32::from_be_bytes(c.try_into().expect("4 bytes")));
+    format!("<{}>", value.chunks_exact(4).map(cell).collect::<Vec<_>>().join(" "))
 }
 
 /// The first memory node gets the machine's RAM, others go.

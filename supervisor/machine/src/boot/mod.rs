@@ -6,7 +6,12 @@
 
 mod elf;
 mod fdt;
+mod generate;
 mod secondary;
+
+pub use fdt::{text, trim};
+pub use generate::generate;
+pub(crate) use generate::unbound;
 
 use crate::machine::{Boot, ImageBoot, LinuxBoot, Machine};
 
@@ -14,8 +19,11 @@ use crate::machine::{Boot, ImageBoot, LinuxBoot, Machine};
 pub const MAX_DTB: usize = 2 << 20;
 /// What the patched device tree and the initial RAM disk are aligned to.
 const ALIGN: u64 = 64 << 10;
-/// Where the kernel goes, from the RAM's base.
+/// Where a zImage goes, from the RAM's base.
 const KERNEL_OFFSET: u64 = 0x1_0000;
+/// Where code without any header goes: TEXT_OFFSET of the kernel.
+const CODE_OFFSET: u64 = 0x8000;
+const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// The initial RAM disk goes to the middle of RAM, but no further up than this: the kernel finds it in low memory.
 const INITRD_OFFSET: u64 = 128 << 20;
 /// CPSR at the start: SVC mode, A, I and F masked, A32, little-endian.
@@ -41,9 +49,17 @@ pub struct Plan {
     pub loads: Vec<(u64, Vec<u8>)>,
     /// Initial registers of core 0.
     pub regs: InitialRegs,
-    /// Those of the other cores. Under Linux they start in a few instructions of their own at the start of RAM, in which they wait to be
+    /// Those of the other cores, where they are on at the start (no `cpu.psci`). Under Linux they start in a few instructions of their own at the start of RAM, in which they wait to be
     /// released; a bare-metal image gets all cores at its entry, as a reset would bring them, and tells them apart by MPIDR.
     pub secondary: InitialRegs,
+}
+
+impl Plan {
+    /// The device tree that a kernel gets.
+    pub fn dtb(&self) -> Option<&[u8]> {
+        let at = u64::from(self.regs.r[2]);
+        self.loads.iter().find(|(a, _)| at != 0 && *a == at).map(|(_, bytes)| bytes.as_slice())
+    }
 }
 
 /// The CPU's registers at the first instruction.
@@ -55,7 +71,7 @@ pub struct InitialRegs {
     pub pc: u32,
     /// SVC mode, A, I and F masked, T as the entry says.
     pub cpsr: u32,
-    /// The CPU starts in Secure state (SCR.NS = 0).
+    /// The CPU starts in Secure state (SCR.NS = 0), which it has only with the Security Extensions.
     pub secure: bool,
 }
 
@@ -106,42 +122,90 @@ fn align_up(at: u64) -> u64 {
 }
 
 /// Is this a zImage (`Documentation/arch/arm/booting.rst`; the header is in `arch/arm/boot/compressed/head.S`)?
-///
-/// # Errors
-/// It is none, or it is cut short.
-pub fn check_zimage(kernel: &[u8]) -> Result<(), BootError> {
-    const FIX: &str =
-        "give a 32-bit ARM zImage, as arch/arm/boot/zImage of a kernel build or /boot/vmlinuz-* of an armhf system";
-    let word = |at: usize| kernel.get(at..at + 4).map(|b| u32::from_le_bytes(b.try_into().expect("4 bytes")));
-    if word(0x24) != Some(0x016f_2818) {
-        let looks = match kernel {
-            [0x27, 0x05, 0x19, 0x56, ..] => "it is a U-Boot image",
-            [0x7f, b'E', b'L', b'F', ..] => "it is an ELF file",
-            [0x1f, 0x8b, ..] => "it is a gzip file",
-            _ if kernel.get(0x38..0x3c) == Some(b"ARM\x64") => "it is a 64-bit ARM image",
-            [] => "it is empty",
-            _ => "it has no zImage header",
-        };
-        return error(Part::Kernel, format!("the kernel is no zImage: {looks}"), FIX);
-    }
-    let (start, end) = (word(0x28).unwrap_or(0), word(0x2c).unwrap_or(0));
+fn is_zimage(kernel: &[u8]) -> bool {
+    word(kernel, 0x24) == Some(0x016f_2818)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4).map(|b| u32::from_le_bytes(b.try_into().expect("4 bytes")))
+}
+
+const KERNEL_FIX: &str = "give a 32-bit ARM zImage, as arch/arm/boot/zImage of a kernel build or /boot/vmlinuz-* of an armhf system, an ELF file or code";
+
+/// A zImage has to be whole.
+fn check_zimage(kernel: &[u8]) -> Result<(), BootError> {
+    let (start, end) = (word(kernel, 0x28).unwrap_or(0), word(kernel, 0x2c).unwrap_or(0));
     let size = end.wrapping_sub(start) as usize;
     if end < start || kernel.len() < size {
-        return error(
-            Part::Kernel,
-            format!("the zImage is cut short: it has {} bytes and says {size}", kernel.len()),
-            FIX,
-        );
+        let what = format!("the zImage is cut short: it has {} bytes and says {size}", kernel.len());
+        return error(Part::Kernel, what, KERNEL_FIX);
     }
     Ok(())
 }
 
+/// Any bytes can be code; these are surely something else.
+fn check_code(kernel: &[u8]) -> Result<(), BootError> {
+    let looks = match kernel {
+        [] => "it is empty",
+        [0x27, 0x05, 0x19, 0x56, ..] => "it is a U-Boot image",
+        [0x1f, 0x8b, ..] => "it is a gzip file",
+        _ if kernel.get(0x38..0x3c) == Some(b"ARM\x64") => "it is a 64-bit ARM image",
+        _ if kernel.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => "it is text",
+        _ => return Ok(()),
+    };
+    error(Part::Kernel, format!("the kernel is no zImage: {looks}"), KERNEL_FIX)
+}
+
+/// What goes into memory, and the entry, bit 0 set for Thumb.
+type Placed = (Vec<(u64, Vec<u8>)>, u64);
+
+/// Where a kernel goes. A zImage unpacks itself from where it is; an ELF file says it itself; plain code goes where an uncompressed kernel
+/// (`arch/arm/boot/Image`) expects to be.
+fn place_kernel(base: u64, kernel: &[u8]) -> Result<Placed, BootError> {
+    if is_zimage(kernel) {
+        check_zimage(kernel)?;
+        let at = base + KERNEL_OFFSET;
+        return Ok((vec![(at, kernel.to_vec())], at));
+    }
+    if kernel.starts_with(ELF_MAGIC) {
+        return elf::segments(kernel);
+    }
+    check_code(kernel)?;
+    let at = base + CODE_OFFSET;
+    Ok((vec![(at, kernel.to_vec())], at))
+}
+
+/// Sorts loads by address. They lie in RAM, apart from each other, and the entry too.
+fn check_placed(machine: &Machine, (loads, entry): &mut Placed) -> Result<(), BootError> {
+    let (base, end) = (machine.memory.base, machine.memory.base + machine.memory.size);
+    let fix = || format!("RAM lies at {base:#x} to {:#x}", end - 1);
+    for (at, bytes) in &*loads {
+        if *at < base || at.checked_add(bytes.len() as u64).is_none_or(|e| e > end) {
+            let what = format!("the image has {} bytes for {at:#x}, which is not all RAM", bytes.len());
+            return error(Part::Kernel, what, fix());
+        }
+    }
+    loads.sort_by_key(|(at, _)| *at);
+    if loads.windows(2).any(|w| w[0].0 + w[0].1.len() as u64 > w[1].0) {
+        return error(Part::Kernel, "the image's segments overlap", "link it again");
+    }
+    if *entry < base || *entry >= end {
+        return error(Part::Kernel, format!("the entry {entry:#x} is not in RAM"), fix());
+    }
+    Ok(())
+}
+
+/// Registers at an entry whose bit 0 says Thumb.
+fn registers(machine: &Machine, r: [u32; 3], entry: u64) -> InitialRegs {
+    let cpsr = if entry & 1 == 1 { CPSR | CPSR_T } else { CPSR };
+    InitialRegs { r, pc: entry as u32 & !1, cpsr, secure: machine.cpu.security }
+}
+
 fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Result<Plan, BootError> {
-    check_zimage(images.kernel)?;
     let (base, size) = (machine.memory.base, machine.memory.size);
     let end = base + size;
-    let kernel_at = base + KERNEL_OFFSET;
-    let kernel_end = kernel_at + images.kernel.len() as u64;
+    let mut placed = place_kernel(base, images.kernel)?;
+    let kernel_end = placed.0.iter().map(|(at, bytes)| at + bytes.len() as u64).max().unwrap_or(base);
     let initrd_at = align_up((base + (size / 2).min(INITRD_OFFSET)).max(kernel_end));
     let initrd_end = initrd_at + images.initrd.map_or(0, |i| i.len() as u64);
     let dtb_at = align_up(initrd_end);
@@ -152,6 +216,10 @@ fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Resu
         initrd: images.initrd.map(|_| (initrd_at, initrd_end)),
     };
     let dtb = fdt::patch(images.dtb, &change)?;
+    // An image that names its own places may lie outside RAM for more reasons than RAM's size.
+    if images.kernel.starts_with(ELF_MAGIC) {
+        check_placed(machine, &mut placed)?;
+    }
     if dtb_at + dtb.len() as u64 > end {
         let need = (dtb_at + dtb.len() as u64 - base).next_multiple_of(1 << 20) >> 20;
         return error(
@@ -160,19 +228,22 @@ fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Resu
             format!("give at least {} MiB", need.max(16)),
         );
     }
-    let mut loads = Vec::new();
-    loads.extend(linux.release.map(|at| (base, secondary::stub(machine.gic_cpu().0 as u32, at as u32))));
-    loads.push((kernel_at, images.kernel.to_vec()));
+    let (mut loads, entry) = placed;
+    if linux.release.is_some() && loads.iter().any(|(at, _)| *at < base + secondary::RESERVED) {
+        let what = format!("the kernel lies on the first {} bytes of RAM", secondary::RESERVED);
+        return error(Part::Kernel, what, "the other cores wait there: link it elsewhere, or take one core");
+    }
+    let stub = linux.release.map(|at| (base, secondary::stub(machine.gic_cpu().0 as u32, at as u32)));
+    loads.splice(0..0, stub);
     loads.extend(images.initrd.map(|i| (initrd_at, i.to_vec())));
     loads.push((dtb_at, dtb));
-    let regs = InitialRegs { r: [0, linux.machine_id, dtb_at as u32], pc: kernel_at as u32, cpsr: CPSR, secure: true };
-    let secondary = InitialRegs { r: [0; 3], pc: base as u32, cpsr: CPSR, secure: true };
+    let regs = registers(machine, [0, linux.machine_id, dtb_at as u32], entry);
+    let secondary = registers(machine, [0; 3], base);
     Ok(Plan { loads, regs, secondary })
 }
 
 fn plan_image(machine: &Machine, image: &ImageBoot, bytes: &[u8]) -> Result<Plan, BootError> {
-    let (base, end) = (machine.memory.base, machine.memory.base + machine.memory.size);
-    let (mut loads, entry) = if bytes.starts_with(b"\x7fELF") {
+    let mut placed = if bytes.starts_with(ELF_MAGIC) {
         if image.load.is_some() {
             return error(Part::Kernel, "the image is an ELF file, which says itself where it goes", "remove `load`");
         }
@@ -180,28 +251,12 @@ fn plan_image(machine: &Machine, image: &ImageBoot, bytes: &[u8]) -> Result<Plan
     } else if bytes.is_empty() {
         return error(Part::Kernel, "the image is empty", "give an ELF file or raw code");
     } else {
-        let at = image.load.unwrap_or(base);
+        let at = image.load.unwrap_or(machine.memory.base);
         (vec![(at, bytes.to_vec())], at)
     };
-    for (at, bytes) in &loads {
-        if *at < base || at.checked_add(bytes.len() as u64).is_none_or(|e| e > end) {
-            let what = format!("the image has {} bytes for {at:#x}, which is not all RAM", bytes.len());
-            return error(Part::Kernel, what, format!("RAM lies at {base:#x} to {:#x}", end - 1));
-        }
-    }
-    loads.sort_by_key(|(at, _)| *at);
-    if loads.windows(2).any(|w| w[0].0 + w[0].1.len() as u64 > w[1].0) {
-        return error(Part::Kernel, "the image's segments overlap", "link it again");
-    }
-    let entry = image.entry.unwrap_or(entry);
-    if entry < base || entry >= end {
-        return error(
-            Part::Kernel,
-            format!("the entry {entry:#x} is not in RAM"),
-            format!("RAM lies at {base:#x} to {:#x}", end - 1),
-        );
-    }
-    let cpsr = if entry & 1 == 1 { CPSR | CPSR_T } else { CPSR };
-    let regs = InitialRegs { r: [0, 0, 0], pc: entry as u32 & !1, cpsr, secure: true };
+    placed.1 = image.entry.unwrap_or(placed.1);
+    check_placed(machine, &mut placed)?;
+    let (loads, entry) = placed;
+    let regs = registers(machine, [0; 3], entry);
     Ok(Plan { loads, regs, secondary: regs })
 }
