@@ -3,8 +3,8 @@
 use crate::{
     Error, Fault, Place, Result, Stream, StreamKind, Version,
     codec::{
-        MAX_DETAIL, decode_end, decode_journal, decode_messages, decode_output, encode_end, encode_journal,
-        encode_messages, encode_output,
+        MAX_DETAIL, decode_end, decode_journal, decode_messages, decode_output, decode_swaps, encode_end,
+        encode_journal, encode_messages, encode_output, encode_swaps,
     },
     record::Chunk,
     segment,
@@ -129,7 +129,7 @@ pub struct SectionSize {
     pub bytes: u64,
 }
 
-/// Records to payload: a section for each stream that has any, in the order journal, channels, final.
+/// Records to payload: a section for each stream that has any, in the order journal, channels, swaps, final.
 pub(crate) fn encode_payload(chunk: &Chunk, streams: &[Stream]) -> Result<Vec<u8>> {
     if chunk.records() > MAX_CHUNK_RECORDS {
         return Err(Error::Invalid(format!(
@@ -166,6 +166,12 @@ pub(crate) fn encode_payload(chunk: &Chunk, streams: &[Stream]) -> Result<Vec<u8
         if !c.output.is_empty() {
             section(id(StreamKind::Output, ch)?, &|b| encode_output(b, &c.output));
         }
+    }
+    if !chunk.swaps.is_empty() {
+        if chunk.swaps.iter().any(|s| s.name.len().max(s.version.len()) > MAX_DETAIL) {
+            return Err(Error::Invalid("a plugin's name or version is longer than 4096 bytes".into()));
+        }
+        section(id(StreamKind::Swaps, 0)?, &|b| encode_swaps(b, &chunk.swaps));
     }
     if let Some(e) = &chunk.end {
         if e.detail.len() > MAX_DETAIL {
@@ -205,6 +211,7 @@ pub(crate) fn decode_payload(
             Some(StreamKind::Requests) => chunk.channel(stream.channel).requests = decode_messages(body, budget)?,
             Some(StreamKind::Effects) => chunk.channel(stream.channel).effects = decode_messages(body, budget)?,
             Some(StreamKind::Output) => chunk.channel(stream.channel).output = decode_output(body, budget)?,
+            Some(StreamKind::Swaps) => chunk.swaps = decode_swaps(body, budget)?,
             Some(StreamKind::Final) => chunk.end = Some(decode_end(body)?),
             None if version.is_newer_minor() => {}
             None => return Err(Bad("a section of an unknown kind of stream")),

@@ -13,6 +13,8 @@ use std::fmt;
 /// Largest manifest that is read.
 pub const MAX_MANIFEST_BYTES: usize = 16 << 20;
 const FIRST_LINE: &str = "// Reprise recording manifest\n";
+/// The version that disks and swaps came with.
+const DISKS_SINCE: Version = Version { major: 1, minor: 1 };
 const SIGNATURE: &str = "// blake3: ";
 
 /// A format version. Another major is another format; a newer minor only adds what an older reader may pass over.
@@ -55,6 +57,19 @@ pub struct Quirks {
     pub names: Vec<String>,
 }
 
+impl Quirks {
+    /// What devices read from guest memory is recorded as bytes, not as a hash. Since format 1.1.
+    pub const DMA_READS: u64 = 1 << 0;
+
+    const NAMES: [(u64, &'static str); 1] = [(Quirks::DMA_READS, "dma-reads")];
+
+    /// These bits with their names.
+    pub fn of(bits: u64) -> Quirks {
+        let names = Quirks::NAMES.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| (*name).to_owned());
+        Quirks { bits, names: names.collect() }
+    }
+}
+
 /// A file that the machine was booted with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
@@ -84,6 +99,27 @@ pub struct Plugin {
     pub spec: Vec<u8>,
 }
 
+/// A disk of a device at the machine's start. Since format 1.1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskImage {
+    /// The device.
+    pub device: String,
+    /// Which disk of it, from 0.
+    pub disk: u32,
+    /// Where its image was: an absolute path.
+    pub name: String,
+    /// How the image holds the disk: `raw`, `qcow2`.
+    pub format: String,
+    /// The disk's size in bytes.
+    pub size: u64,
+    /// BLAKE3 of what the guest finds on it, 64 hex digits.
+    pub hash: String,
+    /// What the guest could do: `writable`, `read-only`, `snapshot`.
+    pub mode: String,
+    /// What the guest finds on it lies in `inputs/`, byte for byte.
+    pub stored: bool,
+}
+
 /// What a stream holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StreamKind {
@@ -97,11 +133,24 @@ pub enum StreamKind {
     Effects,
     /// Output to the host of a channel.
     Output,
+    /// Plugins that took the place of others while the machine ran. One stream. Since format 1.1.
+    Swaps,
 }
 
 impl StreamKind {
-    const ALL: [StreamKind; 5] =
-        [StreamKind::Journal, StreamKind::Final, StreamKind::Requests, StreamKind::Effects, StreamKind::Output];
+    const ALL: [StreamKind; 6] = [
+        StreamKind::Journal,
+        StreamKind::Final,
+        StreamKind::Requests,
+        StreamKind::Effects,
+        StreamKind::Output,
+        StreamKind::Swaps,
+    ];
+
+    /// There is at most one such stream, of no channel.
+    fn is_alone(self) -> bool {
+        matches!(self, StreamKind::Journal | StreamKind::Final | StreamKind::Swaps)
+    }
 
     /// Its name in the manifest.
     pub fn name(self) -> &'static str {
@@ -111,6 +160,7 @@ impl StreamKind {
             StreamKind::Requests => "requests",
             StreamKind::Effects => "effects",
             StreamKind::Output => "output",
+            StreamKind::Swaps => "swaps",
         }
     }
 
@@ -127,9 +177,9 @@ pub struct Stream {
     pub id: u32,
     /// Name of a [`StreamKind`]; text, so that a newer minor may add one.
     pub kind: String,
-    /// Its channel; 0 for journal and final.
+    /// Its channel; 0 for journal, final and swaps.
     pub channel: u16,
-    /// The channel's name: that of the device. Empty for journal and final.
+    /// The channel's name: that of the device. Empty for journal, final and swaps.
     pub name: String,
 }
 
@@ -171,12 +221,15 @@ pub struct Manifest {
     pub inputs: Vec<Input>,
     /// Plugins, one for each device.
     pub plugins: Vec<Plugin>,
+    /// The devices' disks. Since format 1.1.
+    #[serde(default)]
+    pub disks: Vec<DiskImage>,
     /// The streams of the chunks.
     pub streams: Vec<Stream>,
 }
 
 impl Manifest {
-    /// The streams of a machine with these channels (number, name): journal 0, final 1, and three for each channel.
+    /// The streams of a machine with these channels (number, name): journal 0, final 1, three for each channel, and swaps.
     pub fn standard_streams(channels: &[(u16, &str)]) -> Vec<Stream> {
         let one = |id, kind: StreamKind, channel, name: &str| Stream {
             id,
@@ -190,6 +243,7 @@ impl Manifest {
                 list.push(one(list.len() as u32, kind, channel, name));
             }
         }
+        list.push(one(list.len() as u32, StreamKind::Swaps, 0, ""));
         list
     }
 
@@ -206,7 +260,9 @@ impl Manifest {
     /// Every content-addressed file that the manifest names: (what, hash, size).
     pub fn files(&self) -> impl Iterator<Item = (&str, &str, u64)> {
         let inputs = self.inputs.iter().map(|i| (i.name.as_str(), i.hash.as_str(), i.size));
-        inputs.chain(self.plugins.iter().map(|p| (p.device.as_str(), p.hash.as_str(), p.size)))
+        let plugins = self.plugins.iter().map(|p| (p.device.as_str(), p.hash.as_str(), p.size));
+        let disks = self.disks.iter().filter(|d| d.stored).map(|d| (d.device.as_str(), d.hash.as_str(), d.size));
+        inputs.chain(plugins).chain(disks)
     }
 
     /// The file's text, signature and all.
@@ -267,6 +323,13 @@ impl Manifest {
         if let Some((what, hash, _)) = self.files().find(|(_, hash, _)| !is_hash(hash)) {
             return Err(format!("the hash `{hash}` of {what} is no BLAKE3 hash (64 hex digits)"));
         }
+        if let Some(d) = self.disks.iter().find(|d| !is_hash(&d.hash)) {
+            return Err(format!("the hash `{}` of {}'s disk is no BLAKE3 hash (64 hex digits)", d.hash, d.device));
+        }
+        unique("disk", self.disks.iter().map(|d| format!("{} {}", d.device, d.disk)))?;
+        if self.format < DISKS_SINCE && (!self.disks.is_empty() || self.stream(StreamKind::Swaps, 0).is_some()) {
+            return Err(format!("disks and swaps belong to format {DISKS_SINCE}, not to {}", self.format));
+        }
         unique("ID register", self.id_registers.iter().map(|r| &r.name))?;
         unique("input", self.inputs.iter().map(|i| &i.name))?;
         unique("plugin for device", self.plugins.iter().map(|p| &p.device))?;
@@ -276,8 +339,8 @@ impl Manifest {
         if let Some(s) = strange.filter(|_| !self.format.is_newer_minor()) {
             return Err(format!("stream {} is of the unknown kind `{}`", s.id, s.kind));
         }
-        let alone = |k: &str| k == StreamKind::Journal.name() || k == StreamKind::Final.name();
-        if let Some(s) = self.streams.iter().find(|s| alone(&s.kind) && s.channel != 0) {
+        let alone = |s: &Stream| s.known_kind().is_some_and(StreamKind::is_alone);
+        if let Some(s) = self.streams.iter().find(|s| alone(s) && s.channel != 0) {
             return Err(format!("stream {} is of kind {} and so belongs to no channel, but names one", s.id, s.kind));
         }
         for kind in [StreamKind::Journal, StreamKind::Final] {

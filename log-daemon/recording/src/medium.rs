@@ -15,6 +15,11 @@ pub trait Medium {
     /// # Errors
     /// `AlreadyExists` if there is one.
     fn begin(&mut self, manifest: &[u8]) -> io::Result<()>;
+    /// Goes on with a segment that is there already, behind its first `bytes` bytes; what lies behind them is cut off.
+    ///
+    /// # Errors
+    /// The system's.
+    fn old_segment(&mut self, name: &str, bytes: u64) -> io::Result<()>;
     /// Begins a new segment file; later [`append`](Medium::append)s go there.
     ///
     /// # Errors
@@ -92,6 +97,15 @@ impl Medium for DirMedium {
             let _best_effort = fs::remove_file(&temp);
         }
         done
+    }
+
+    fn old_segment(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        let file = File::options().append(true).open(self.dir.join(name))?;
+        if file.metadata()?.len() > bytes {
+            file.set_len(bytes)?;
+        }
+        self.segment = Some(file);
+        Ok(())
     }
 
     fn new_segment(&mut self, name: &str) -> io::Result<()> {

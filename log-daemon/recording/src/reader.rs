@@ -7,7 +7,7 @@ use crate::{
     index::{Index, IndexEntry},
     inputs::read_input,
     medium,
-    record::{Chunk, End},
+    record::{Chunk, End, Swap},
     segment::{self, SegmentHeader},
 };
 use std::{
@@ -68,6 +68,19 @@ pub struct ChunkInfo {
     pub raw_bytes: u64,
     /// Bytes of the payload by stream.
     pub sections: Vec<SectionSize>,
+}
+
+/// Where the last whole chunk of a recording ends.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) segment: u32,
+    /// 0: not even the segment's header is whole.
+    pub(crate) offset: u64,
+    pub(crate) chain: [u8; 32],
+    pub(crate) entries: Vec<IndexEntry>,
+    pub(crate) last: Option<Chunk>,
+    /// It has its final record.
+    pub(crate) complete: bool,
 }
 
 /// A recording that is open for reading.
@@ -173,6 +186,30 @@ impl Recording {
         Ok(chunks.status())
     }
 
+    /// Every plugin that took the place of another, in order. Reads the whole recording, as far as it is good.
+    ///
+    /// # Errors
+    /// [`Error::Io`] only.
+    pub fn swaps(&self) -> Result<Vec<Swap>> {
+        let mut all = Vec::new();
+        if self.manifest.stream(crate::StreamKind::Swaps, 0).is_none() {
+            return Ok(all);
+        }
+        for chunk in self.chunks() {
+            match chunk {
+                // One that was said twice, as its first daemon died, may stand twice.
+                Ok(chunk) => chunk.swaps.into_iter().for_each(|s| {
+                    if !all.contains(&s) {
+                        all.push(s);
+                    }
+                }),
+                Err(Error::Corrupt(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(all)
+    }
+
     /// The index: from its file if that is good and reaches to the end, else made by reading the recording. The fault says why the
     /// file was of no use; a recording that was not closed properly may have none, which is no fault.
     ///
@@ -208,6 +245,36 @@ impl Recording {
         let end = index.entries.last().map(|e| (e.segment, e.offset + e.bytes));
         let sizes = self.segment_bytes().unwrap_or_default();
         end == sizes.len().checked_sub(1).map(|last| (last as u32, sizes[last]))
+    }
+
+    /// Where a writer would go on. Reads the chunks that the index does not list, and the last of those that it does.
+    pub(crate) fn tail(&self) -> Result<Tail> {
+        let listed = match self.index_file()? {
+            Ok(Some(index)) => index.entries,
+            Ok(None) | Err(_) => Vec::new(),
+        };
+        // An index that does not fit is no reason to give up what the segments hold.
+        let from_index = listed.split_last().and_then(|(last, before)| {
+            let chunks = self.chunks_from(before.len() as u64, last).ok()?;
+            self.walk(chunks, before.to_vec()).ok().filter(|tail| tail.last.is_some())
+        });
+        match from_index {
+            Some(tail) => Ok(tail),
+            None => self.walk(self.chunks(), Vec::new()),
+        }
+    }
+
+    fn walk(&self, mut chunks: Chunks<'_>, mut entries: Vec<IndexEntry>) -> Result<Tail> {
+        let mut last = None;
+        while let Some(chunk) = chunks.next() {
+            let chunk = chunk?;
+            if let Some(info) = chunks.info() {
+                entries.push(index_entry(entries.last(), &chunk, info));
+            }
+            last = Some(chunk);
+        }
+        let complete = chunks.end.is_some();
+        Ok(Tail { segment: chunks.segment, offset: chunks.offset, chain: chunks.chain, entries, last, complete })
     }
 
     /// Sizes of the segment files, from 0 up to the first that is missing.

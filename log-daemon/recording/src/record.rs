@@ -54,7 +54,7 @@ pub struct Message {
     pub kind: u8,
     /// Access size in bytes.
     pub size: u8,
-    /// Flags, such as POSTED.
+    /// Flags: 1 POSTED; and of recorded forms [`REFERENCES`](crate::dma::REFERENCES) and [`DIGEST`](crate::dma::DIGEST).
     pub flags: u16,
     /// Pin or timer.
     pub arg: u32,
@@ -125,6 +125,28 @@ pub struct End {
     pub console_bytes: u64,
 }
 
+/// A plugin that took the place of another while the machine ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swap {
+    /// The device's channel.
+    pub channel: u16,
+    /// Number of the first request that the new plugin served.
+    pub request: u64,
+    /// BLAKE3 of the new plugin's library: its file's name in `inputs/` once written as hex.
+    pub hash: [u8; 32],
+    /// What the plugin's file was called, at most 4096 bytes.
+    pub name: String,
+    /// The version that the plugin gives itself, at most 4096 bytes.
+    pub version: String,
+}
+
+impl Swap {
+    /// The hash as the name of a file in `inputs/`.
+    pub fn input(&self) -> String {
+        crate::wire::hex(&self.hash)
+    }
+}
+
 /// Everything between two progress groups of the journal, causally closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
@@ -134,6 +156,8 @@ pub struct Chunk {
     pub journal: Vec<Entry>,
     /// By channel.
     pub channels: BTreeMap<u16, ChannelRecords>,
+    /// Plugins that were swapped.
+    pub swaps: Vec<Swap>,
     /// The final record; in the last chunk only.
     pub end: Option<End>,
 }
@@ -146,13 +170,16 @@ impl Chunk {
 
     /// True if there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.journal.is_empty() && self.end.is_none() && self.channels.values().all(ChannelRecords::is_empty)
+        self.journal.is_empty()
+            && self.end.is_none()
+            && self.swaps.is_empty()
+            && self.channels.values().all(ChannelRecords::is_empty)
     }
 
     /// Records in it, of all kinds: what [`MAX_CHUNK_RECORDS`](crate::MAX_CHUNK_RECORDS) limits.
     pub fn records(&self) -> usize {
         let of = |c: &ChannelRecords| c.requests.len() + c.effects.len() + c.output.len();
-        self.journal.len() + self.channels.values().map(of).sum::<usize>()
+        self.journal.len() + self.swaps.len() + self.channels.values().map(of).sum::<usize>()
     }
 
     /// How far it reaches: position, icount and vtime of its last Progress or End entry, or of the final record.
@@ -219,6 +246,8 @@ pub mod message {
     pub const DMA_DONE: u8 = 6;
     /// Request: input from the host.
     pub const HOST: u8 = 7;
+    /// Request: the CPU took values from a queue.
+    pub const POPPED: u8 = 8;
     /// Effect: the answer to a read.
     pub const REPLY: u8 = 0x81;
     /// Effect: the answer to any other synchronous request.
@@ -233,6 +262,10 @@ pub mod message {
     pub const DISARM: u8 = 0x86;
     /// Effect: a DMA is wanted.
     pub const DMA: u8 = 0x87;
+    /// Effect: values at the end of a queue.
+    pub const QUEUE: u8 = 0x88;
+    /// Effect: a queue is empty.
+    pub const QUEUE_CLEAR: u8 = 0x89;
 
     /// True of requests, false of effects and side messages.
     pub fn is_request(kind: u8) -> bool {
@@ -249,6 +282,7 @@ pub mod message {
             TIMER => "timer",
             DMA_DONE => "dma-done",
             HOST => "host",
+            POPPED => "popped",
             REPLY => "reply",
             ACK => "ack",
             SET_LINE => "set-line",
@@ -256,6 +290,8 @@ pub mod message {
             ARM => "arm",
             DISARM => "disarm",
             DMA => "dma",
+            QUEUE => "queue",
+            QUEUE_CLEAR => "queue-clear",
             _ => "?",
         }
     }

@@ -3,7 +3,7 @@
 use crate::{
     Error, Fault, INDEX_FILE, INPUTS_DIR, Place, Recording, Result, Status,
     index::{Index, IndexEntry},
-    inputs::read_input,
+    inputs::check_input,
     manifest::is_hash,
     reader::index_entry,
 };
@@ -118,8 +118,8 @@ fn check_inputs(recording: &Recording, faults: &mut Vec<Fault>) -> Result<u64> {
         hashes.extend(list.flatten().filter_map(|f| f.file_name().into_string().ok()).filter(|n| is_hash(n)));
     }
     for hash in &hashes {
-        match read_input(recording.dir(), hash) {
-            Ok(bytes) => faults.extend(wrong_size(recording, hash, bytes.len() as u64)),
+        match check_input(recording.dir(), hash) {
+            Ok(size) => faults.extend(wrong_size(recording, hash, size)),
             Err(Error::Corrupt(fault)) => faults.push(fault),
             Err(e) => return Err(e),
         }

@@ -1,13 +1,13 @@
 //! Writing a recording.
 
 use crate::{
-    CHUNK_HEADER_BYTES, DirMedium, Error, FORMAT, INDEX_FILE, MANIFEST_FILE, Manifest, Medium, Result,
+    CHUNK_HEADER_BYTES, DirMedium, Error, FORMAT, INDEX_FILE, MANIFEST_FILE, Manifest, Medium, Recording, Result,
     SEGMENT_HEADER_BYTES, chunk,
     index::{Index, IndexEntry},
     record::{Chunk, End},
     segment::{self, SegmentHeader},
 };
-use std::{io, path::Path};
+use std::{fs, io, path::Path};
 
 /// When the writer waits for the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +82,68 @@ impl Writer<DirMedium> {
     }
 }
 
+/// How far a recording had come that is gone on with.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Its last whole chunk.
+    pub last: Option<Chunk>,
+    /// It was closed properly: nothing can be added to it.
+    pub complete: bool,
+    /// Bytes behind the last whole chunk that were cut off.
+    pub cut_off: u64,
+}
+
+impl Writer<DirMedium> {
+    /// Goes on with a recording whose writer has died: behind its last whole chunk. Part of a chunk that lies behind it is cut off. Needs the
+    /// right to truncate its last segment.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is damaged, [`Error::Io`], [`Error::Write`] if it is being written by another, or the system refuses.
+    pub fn resume(dir: &Path, options: WriterOptions) -> Result<(Writer, Resumed)> {
+        let recording = Recording::open(dir)?;
+        let text = fs::read(dir.join(MANIFEST_FILE)).map_err(Error::io("read", dir.join(MANIFEST_FILE)))?;
+        let failed = |file: &str, chunks: usize| {
+            let file = file.to_owned();
+            move |source| Error::Write { file, chunks: chunks as u64, source }
+        };
+        // The lock first: nobody else may be at it.
+        let mut medium = DirMedium::adopt(dir);
+        medium.begin(&text).map_err(failed(MANIFEST_FILE, 0))?;
+        let manifest = recording.manifest().clone();
+        if manifest.format != FORMAT {
+            return Err(Error::Invalid(format!(
+                "this build writes format {FORMAT}, the recording is {}",
+                manifest.format
+            )));
+        }
+        let tail = recording.tail()?;
+        let sizes = recording.segment_bytes()?;
+        let mut writer = Writer {
+            medium,
+            manifest,
+            options,
+            chain: tail.chain,
+            segment: tail.segment,
+            filled: tail.offset,
+            before: sizes.iter().take(tail.segment as usize).sum(),
+            index: tail.entries,
+            index_bytes: recording.index_bytes(),
+            failed: false,
+        };
+        let cut_off = sizes.get(tail.segment as usize).map_or(0, |size| size - tail.offset.min(*size));
+        let name = segment::file_name(writer.segment);
+        if sizes.len() <= tail.segment as usize {
+            writer.open_segment()?;
+        } else {
+            writer.medium.old_segment(&name, tail.offset).map_err(failed(&name, writer.index.len()))?;
+            if tail.offset == 0 {
+                writer.put_header()?;
+            }
+        }
+        Ok((writer, Resumed { last: tail.last, complete: tail.complete, cut_off }))
+    }
+}
+
 impl<M: Medium> Writer<M> {
     /// Begins a recording on any medium.
     ///
@@ -153,6 +215,15 @@ impl<M: Medium> Writer<M> {
         Ok(Appended { seq: u64::from(seq), raw_bytes: payload.len() as u64, stored_bytes: bytes })
     }
 
+    /// Writes what [`finish`](Writer::finish) writes behind the final record, for a recording that has it already.
+    ///
+    /// # Errors
+    /// As [`append`](Writer::append).
+    pub fn close(mut self) -> Result<u64> {
+        self.write_index()?;
+        Ok(self.bytes())
+    }
+
     /// Appends the final record in a chunk of its own, writes the index, and closes the recording. Returns the bytes of
     /// segments and index.
     ///
@@ -172,6 +243,10 @@ impl<M: Medium> Writer<M> {
         let name = segment::file_name(self.segment);
         let made = self.medium.new_segment(&name);
         self.checked(&name, made)?;
+        self.put_header()
+    }
+
+    fn put_header(&mut self) -> Result<()> {
         let first_chunk = self.index.len() as u32;
         let header = SegmentHeader { version: FORMAT, number: self.segment, first_chunk, chain: self.chain };
         self.put(&header.encode())

@@ -201,13 +201,13 @@ fn other_versions_are_refused_or_read() {
     for major in [0, 2, 255] {
         let e = open("major: 1", &format!("major: {major}")).unwrap_err();
         assert!(matches!(e, Error::Version { found, .. } if found.major == major), "{e}");
-        assert!(e.to_string().contains(&format!("{major}.0")) && e.to_string().contains("1.x"), "{e}");
+        assert!(e.to_string().contains(&format!("{major}.1")) && e.to_string().contains("1.x"), "{e}");
     }
     // Another major may be another text altogether, behind its version.
-    let e = open("major: 1,\n        minor: 0,\n    ),", "major: 3, minor: 1), novel: [1, 2], ").unwrap_err();
+    let e = open("major: 1,\n        minor: 1,\n    ),", "major: 3, minor: 1), novel: [1, 2], ").unwrap_err();
     assert!(matches!(e, Error::Version { .. }), "{e}");
     // A newer minor adds fields that can be passed over; a field that this version should know can't.
-    let newer = open("minor: 0,\n    ),", "minor: 7), novel: Some([1, 2]), ").unwrap();
+    let newer = open("minor: 1,\n    ),", "minor: 7), novel: Some([1, 2]), ").unwrap();
     assert_eq!(newer.format, Version { major: 1, minor: 7 });
     let e = open("    uuid:", "    novel: 1, uuid:").unwrap_err();
     assert!(e.to_string().contains("novel"), "{e}");
@@ -217,9 +217,9 @@ fn other_versions_are_refused_or_read() {
 fn a_chunk_of_another_version_than_its_manifest_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     record(dir.path(), 1);
-    testing::edit_manifest(dir.path(), |text| text.replacen("minor: 0", "minor: 1", 1)).unwrap();
+    testing::edit_manifest(dir.path(), |text| text.replacen("minor: 1", "minor: 2", 1)).unwrap();
     let Status::Corrupt(fault) = read(dir.path()).1 else { panic!("not seen") };
-    assert!(fault.what.contains("1.0") && fault.what.contains("1.1"), "{fault}");
+    assert!(fault.what.contains("1.1") && fault.what.contains("1.2"), "{fault}");
 }
 
 #[test]
@@ -292,6 +292,10 @@ struct SmallDisk {
 impl Medium for SmallDisk {
     fn begin(&mut self, manifest: &[u8]) -> io::Result<()> {
         self.take(manifest.len()).and_then(|n| if n < manifest.len() { Err(full()) } else { self.dir.begin(manifest) })
+    }
+
+    fn old_segment(&mut self, _: &str, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn new_segment(&mut self, name: &str) -> io::Result<()> {

@@ -4,6 +4,7 @@ use reprise_recording::*;
 use std::{fs, path::Path};
 
 const PAGE: &str = include_str!("../../../docs/recording-format.md");
+const OLD_PAGE: &str = include_str!("old/1.0.md");
 
 /// One letter written to one UART, then the end.
 fn record(dir: &Path) {
@@ -21,6 +22,7 @@ fn record(dir: &Path) {
         machine: "(name: \"example\")".into(),
         inputs: vec![Input { name: "dtb".into(), hash: dtb.hash, size: dtb.size }],
         plugins: vec![],
+        disks: Vec::new(),
         streams: Manifest::standard_streams(&[(0, "uart0")]),
     };
     let mut writer = Writer::create(dir, &manifest, WriterOptions { level: 0, ..WriterOptions::default() }).unwrap();
@@ -55,13 +57,13 @@ fn record(dir: &Path) {
     writer.finish(&end).unwrap();
 }
 
-/// The fenced block of the page that follows a line which is just the file's name in backquotes.
-fn block(name: &str) -> &'static str {
+/// The fenced block of a page that follows a line which is just the file's name in backquotes.
+fn block(page: &'static str, name: &str) -> &'static str {
     let heading = format!("\n`{name}`\n\n```");
-    let start = PAGE.find(&heading).unwrap_or_else(|| panic!("the page shows no {name}")) + heading.len();
-    let start = start + PAGE[start..].find('\n').unwrap() + 1;
-    let len = PAGE[start..].find("```").unwrap();
-    &PAGE[start..start + len]
+    let start = page.find(&heading).unwrap_or_else(|| panic!("the page shows no {name}")) + heading.len();
+    let start = start + page[start..].find('\n').unwrap() + 1;
+    let len = page[start..].find("```").unwrap();
+    &page[start..start + len]
 }
 
 /// The bytes of a hexdump: each line is offset, bytes, `|`, explanation. The offsets must be right too.
@@ -83,10 +85,10 @@ fn the_page_shows_what_the_code_writes() {
     let dir = tempfile::tempdir().unwrap();
     record(dir.path());
     assert!(verify(dir.path()).unwrap().is_good());
-    assert_eq!(block(MANIFEST_FILE), fs::read_to_string(dir.path().join(MANIFEST_FILE)).unwrap());
+    assert_eq!(block(PAGE, MANIFEST_FILE), fs::read_to_string(dir.path().join(MANIFEST_FILE)).unwrap());
     for name in ["segments/00000000.seg", INDEX_FILE] {
         let bytes = fs::read(dir.path().join(name)).unwrap();
-        assert_eq!(hexdump(block(name)), bytes, "{name} is {bytes:02x?}");
+        assert_eq!(hexdump(block(PAGE, name)), bytes, "{name} is {bytes:02x?}");
     }
 }
 
@@ -102,4 +104,29 @@ fn the_page_names_every_limit_and_version() {
     ] {
         assert!(PAGE.contains(&fact), "the page does not say `{fact}`");
     }
+}
+
+#[test]
+fn a_recording_of_format_1_0_stays_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(SEGMENTS_DIR)).unwrap();
+    store_input(dir.path(), b"example\n").unwrap();
+    fs::write(dir.path().join(MANIFEST_FILE), block(OLD_PAGE, MANIFEST_FILE)).unwrap();
+    for name in ["segments/00000000.seg", INDEX_FILE] {
+        fs::write(dir.path().join(name), hexdump(block(OLD_PAGE, name))).unwrap();
+    }
+    let report = verify(dir.path()).unwrap();
+    assert!(report.is_good(), "{report:?}");
+    let old = Recording::open(dir.path()).unwrap();
+    assert_eq!(old.manifest().format, Version { major: 1, minor: 0 });
+    assert!(old.manifest().disks.is_empty() && old.swaps().unwrap().is_empty());
+    // The same records as in a recording of today.
+    let new = tempfile::tempdir().unwrap();
+    record(new.path());
+    let chunks = |r: &Recording| r.chunks().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(chunks(&old), chunks(&Recording::open(new.path()).unwrap()));
+    // Nobody adds to it, and it can't have what came later.
+    assert!(matches!(Writer::resume(dir.path(), WriterOptions::default()), Err(Error::Invalid(_))));
+    testing::edit_manifest(new.path(), |text| text.replacen("minor: 1", "minor: 0", 1)).unwrap();
+    assert!(Recording::open(new.path()).unwrap_err().to_string().contains("format 1.1"));
 }

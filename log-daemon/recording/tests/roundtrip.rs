@@ -129,7 +129,7 @@ fn any_channel() -> impl Strategy<Value = ChannelRecords> {
 fn any_chunk() -> impl Strategy<Value = Chunk> {
     (prop::collection::vec(any_entry(), 0..40), any_channel(), any_channel()).prop_map(|(journal, a, b)| {
         let channels = [(0, a), (3, b)].into_iter().filter(|(_, c)| !c.is_empty()).collect();
-        Chunk { seq: 0, journal, channels, end: None }
+        Chunk { seq: 0, journal, channels, swaps: Vec::new(), end: None }
     })
 }
 
@@ -184,4 +184,50 @@ proptest! {
         m.quirks.bits = n;
         prop_assert_eq!(Manifest::parse(m.to_text().unwrap().as_bytes()).unwrap(), m);
     }
+}
+
+#[test]
+fn swaps_are_known_up_front() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(dir.path(), &manifest(dir.path()), small()).unwrap();
+    let swap = |request, name: &str| Swap {
+        channel: 3,
+        request,
+        hash: *blake3::hash(name.as_bytes()).as_bytes(),
+        name: name.into(),
+        version: "1.1.0".into(),
+    };
+    let swaps = [swap(7, "a.so"), swap(9, "b.so"), swap(300, "")];
+    writer.append(&Chunk { swaps: swaps[..2].to_vec(), ..chunk(0) }).unwrap();
+    writer.append(&chunk(1)).unwrap();
+    writer.append(&Chunk { swaps: swaps[2..].to_vec(), ..chunk(2) }).unwrap();
+    let long = Chunk { swaps: vec![swap(1, &"x".repeat(4097))], ..Chunk::default() };
+    assert!(matches!(writer.append(&long), Err(Error::Invalid(_))));
+    writer.finish(&end(3)).unwrap();
+    let r = Recording::open(dir.path()).unwrap();
+    assert_eq!(r.swaps().unwrap(), swaps);
+    assert_eq!(swaps[0].input(), blake3::hash(b"a.so").to_hex().as_str());
+    assert!(verify(dir.path()).unwrap().is_good());
+}
+
+#[test]
+fn images_keep_their_holes_and_their_hash() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let file = fs::File::create(&path).unwrap();
+    file.write_all_at(b"first", 5000).unwrap();
+    file.write_all_at(b"last", (40 << 20) + 17).unwrap();
+    file.set_len((64 << 20) + 512).unwrap();
+    let file = fs::File::open(&path).unwrap();
+    let size = file.metadata().unwrap().len();
+    let store = |original| store_image(dir.path(), size, original, |at, to| file.read_exact_at(to, at)).unwrap();
+    let stored = store(None);
+    assert_eq!(stored, hash_file(&path).unwrap());
+    assert_eq!(stored.size, (64 << 20) + 512);
+    assert_eq!(stored.hash, blake3::hash(&fs::read(&path).unwrap()).to_hex().as_str());
+    let copy = dir.path().join(INPUTS_DIR).join(&stored.hash);
+    assert!(fs::read(&copy).unwrap() == fs::read(&path).unwrap());
+    assert!(copy.metadata().unwrap().blocks() <= path.metadata().unwrap().blocks() + 64, "the copy has holes");
+    assert_eq!(store(Some(std::os::fd::AsFd::as_fd(&file))), stored, "a second time is no error");
 }

@@ -7,8 +7,10 @@ mod end;
 mod journal;
 mod message;
 mod output;
+mod swap;
 
 pub(crate) use end::{MAX_DETAIL, decode_end, encode_end};
 pub(crate) use journal::{decode_journal, encode_journal};
 pub(crate) use message::{decode_messages, encode_messages};
-pub(crate) use output::{decode_output, encode_output};
+pub(crate) use output::{decode_output, encode_output, take};
+pub(crate) use swap::{decode_swaps, encode_swaps};

@@ -23,7 +23,7 @@ pub(crate) fn decode_output(bytes: &[u8], max: usize) -> Decoded<Vec<Output>> {
 }
 
 /// Takes `len` bytes; only what is there is ever allocated.
-pub(super) fn take(r: &mut Cursor<'_>, len: u64) -> Decoded<Vec<u8>> {
+pub(crate) fn take(r: &mut Cursor<'_>, len: u64) -> Decoded<Vec<u8>> {
     let len = usize::try_from(len).map_err(|_| Bad("a payload is longer than its chunk"))?;
     Ok(r.bytes(len)?.to_vec())
 }

@@ -32,6 +32,7 @@ pub(crate) fn manifest(dir: &Path) -> Manifest {
             kind: "pl011".into(),
             spec: vec![0, 1, 0xfe],
         }],
+        disks: Vec::new(),
         streams: Manifest::standard_streams(&[(0, "uart0"), (3, "rtc")]),
     }
 }
