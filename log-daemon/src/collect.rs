@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
-use reprise_recording::{Chunk, Entry, Message, Output, journal};
+use reprise_channel::fold;
+use reprise_recording::{Chunk, Entry, Message, Output, Swap, journal};
 use thiserror::Error;
+
+use crate::staging::Item;
 
 /// The rings contradict the journal: a peer rewrote a slot after it was read, or skipped one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -15,16 +18,48 @@ pub(crate) struct Mismatch {
     pub(crate) what: String,
 }
 
+/// An effect as it is recorded, and the checksum of what the ring held.
+#[derive(Debug)]
+struct Effect {
+    message: Message,
+    checksum: u64,
+}
+
 /// What one channel brought and no chunk holds yet.
 #[derive(Debug, Default)]
 struct Pending {
     requests: VecDeque<Message>,
-    effects: VecDeque<Message>,
+    effects: VecDeque<Effect>,
     output: Vec<Output>,
-    /// Effects put into chunks so far, and the rolling hash over them.
-    effects_done: u64,
-    requests_done: u64,
-    hash: u64,
+    /// How far it has come.
+    at: ChannelBase,
+}
+
+/// How far a channel has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChannelBase {
+    /// Requests taken from the ring.
+    pub(crate) requests: u64,
+    /// Events taken from the ring, and how many of them were effects.
+    pub(crate) events: u64,
+    pub(crate) effects: u64,
+    /// Requests and effects put into chunks, and the rolling hash over the effects.
+    pub(crate) requests_done: u64,
+    pub(crate) effects_done: u64,
+    pub(crate) hash: u64,
+}
+
+/// How far a recording has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Base {
+    /// Chunks written.
+    pub(crate) chunks: u64,
+    /// Records that are in them; see [`Collector::records`].
+    pub(crate) records: u64,
+    /// Journal entries taken from the ring.
+    pub(crate) journal: u64,
+    /// By channel.
+    pub(crate) channels: Vec<ChannelBase>,
 }
 
 /// What the rings brought since the last chunk.
@@ -38,6 +73,9 @@ pub(crate) struct Collector {
     coming: Vec<Entry>,
     missing_marks: u64,
     channels: Vec<Pending>,
+    swaps: Vec<Swap>,
+    /// Journal entries taken.
+    taken: u64,
     bytes: usize,
     records: u64,
 }
@@ -55,9 +93,78 @@ impl Collector {
             coming: Vec::new(),
             missing_marks: 0,
             channels: (0..channels).map(|_| Pending::default()).collect(),
+            swaps: Vec::new(),
+            taken: 0,
             bytes: 0,
             records: 0,
         }
+    }
+
+    /// A collector that goes on from where another was.
+    pub(crate) fn resume(base: Base, items: Vec<Item>) -> Self {
+        let mut c = Self::new(0);
+        (c.taken, c.records) = (base.journal, base.records);
+        c.channels = base.channels.into_iter().map(|at| Pending { at, ..Pending::default() }).collect();
+        items.into_iter().for_each(|item| c.take(item));
+        c
+    }
+
+    /// Where it is, after `chunks` chunks, without what waits for one.
+    pub(crate) fn base(&self, chunks: u64) -> Base {
+        let waiting = |p: &Pending| p.requests.len() + p.effects.len();
+        let journal = self.journal.iter().filter(|e| !matches!(e.kind, journal::PROGRESS | journal::MARK)).count();
+        let waiting = journal + self.channels.iter().map(waiting).sum::<usize>();
+        let channels = self.channels.iter().map(|p| p.at.clone()).collect();
+        Base { chunks, records: self.records - waiting as u64, journal: self.taken, channels }
+    }
+
+    /// What waits for a chunk.
+    pub(crate) fn waiting(&self) -> Vec<Item> {
+        let mut items: Vec<Item> = self.journal.iter().map(|e| Item::Journal(*e)).collect();
+        for (c, p) in self.channels.iter().enumerate() {
+            let c = c as u16;
+            items.extend(p.requests.iter().map(|m| Item::Request(c, m.clone())));
+            // They are known to be taken already.
+            items.extend(p.effects.iter().map(|e| Item::Effect(c, 0, e.checksum, e.message.clone())));
+            items.extend(p.output.iter().map(|o| Item::Output(c, 0, o.port, o.data.clone())));
+        }
+        items.extend(self.swaps.iter().cloned().map(Item::Swap));
+        items
+    }
+
+    /// How far the journal was taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// How far a channel was taken.
+    pub(crate) fn channel(&self, channel: usize) -> &ChannelBase {
+        &self.channels[channel].at
+    }
+
+    /// Takes whatever it is.
+    pub(crate) fn take(&mut self, item: Item) {
+        match item {
+            Item::Journal(e) => self.journal(e),
+            Item::Request(c, m) => self.request(c.into(), m),
+            Item::Effect(c, seq, checksum, m) => {
+                self.event(c.into(), seq);
+                self.effect(c.into(), m, checksum);
+            }
+            Item::Output(c, seq, port, data) => {
+                self.event(c.into(), seq);
+                self.output(c.into(), port, &data);
+            }
+            Item::Side(c, seq) => self.event(c.into(), seq),
+            // The supervisor may say it to one daemon and, when that has died, to the next.
+            Item::Swap(s) if self.swaps.contains(&s) => {}
+            Item::Swap(s) => self.swaps.push(s),
+        }
+    }
+
+    fn event(&mut self, channel: usize, seq: u64) {
+        let at = &mut self.channels[channel].at;
+        at.events = at.events.max(seq + 1);
     }
 
     /// About how many bytes of memory wait for a chunk.
@@ -76,7 +183,8 @@ impl Collector {
     }
 
     /// Takes the next journal entry.
-    pub(crate) fn journal(&mut self, e: Entry) {
+    fn journal(&mut self, e: Entry) {
+        self.taken = self.taken.max(e.seq + 1);
         self.bytes += RECORD_BYTES;
         match e.kind {
             journal::PROGRESS => {
@@ -105,21 +213,25 @@ impl Collector {
     }
 
     /// Takes the next request of a channel.
-    pub(crate) fn request(&mut self, channel: usize, m: Message) {
+    fn request(&mut self, channel: usize, m: Message) {
         self.bytes += RECORD_BYTES + m.data.len();
         self.records += 1;
-        self.channels[channel].requests.push_back(m);
+        let p = &mut self.channels[channel];
+        p.at.requests = p.at.requests.max(m.number + 1);
+        p.requests.push_back(m);
     }
 
     /// Takes the next effect of a channel.
-    pub(crate) fn effect(&mut self, channel: usize, m: Message) {
+    fn effect(&mut self, channel: usize, m: Message, checksum: u64) {
         self.bytes += RECORD_BYTES + m.data.len();
         self.records += 1;
-        self.channels[channel].effects.push_back(m);
+        let p = &mut self.channels[channel];
+        p.at.effects = p.at.effects.max(m.number + 1);
+        p.effects.push_back(Effect { message: m, checksum });
     }
 
     /// Takes bytes that a device sent to its backend; neighbours on one port are joined.
-    pub(crate) fn output(&mut self, channel: usize, port: u64, data: &[u8]) {
+    fn output(&mut self, channel: usize, port: u64, data: &[u8]) {
         self.bytes += data.len();
         let out = &mut self.channels[channel].output;
         match out.last_mut() {
@@ -136,7 +248,8 @@ impl Collector {
         if self.closed == 0 {
             return Ok(None);
         }
-        let mut chunk = Chunk { journal: self.journal.drain(..self.closed).collect(), ..Chunk::default() };
+        let journal = self.journal.drain(..self.closed).collect();
+        let mut chunk = Chunk { journal, swaps: std::mem::take(&mut self.swaps), ..Chunk::default() };
         self.closed = 0;
         for mark in std::mem::take(&mut self.marks) {
             let Some(p) = self.channels.get_mut(usize::from(mark.channel)) else {
@@ -157,7 +270,10 @@ impl Collector {
 
 impl Pending {
     fn bytes(&self) -> usize {
+        let data = self.requests.iter().map(|m| m.data.len()).sum::<usize>()
+            + self.effects.iter().map(|e| e.message.data.len()).sum::<usize>();
         (self.requests.len() + self.effects.len()) * RECORD_BYTES
+            + data
             + self.output.iter().map(|o| o.data.len()).sum::<usize>()
     }
 
@@ -167,25 +283,26 @@ impl Pending {
             channel: mark.channel,
             what: format!("the journal names {want} {what}, the ring brought {have}"),
         };
-        let requests = mark.a.wrapping_sub(self.requests_done);
+        let requests = mark.a.wrapping_sub(self.at.requests_done);
         if requests > self.requests.len() as u64 {
-            return Err(short("requests", mark.a, self.requests_done + self.requests.len() as u64));
+            return Err(short("requests", mark.a, self.at.requests_done + self.requests.len() as u64));
         }
-        let effects = mark.b.wrapping_sub(self.effects_done);
+        let effects = mark.b.wrapping_sub(self.at.effects_done);
         if effects > self.effects.len() as u64 {
-            return Err(short("effects", mark.b, self.effects_done + self.effects.len() as u64));
+            return Err(short("effects", mark.b, self.at.effects_done + self.effects.len() as u64));
         }
-        self.requests_done = mark.a;
-        self.effects_done = mark.b;
-        let records = reprise_recording::ChannelRecords {
+        self.at.requests_done = mark.a;
+        self.at.effects_done = mark.b;
+        let mut records = reprise_recording::ChannelRecords {
             requests: self.requests.drain(..requests as usize).collect(),
-            effects: self.effects.drain(..effects as usize).collect(),
+            effects: Vec::with_capacity(effects as usize),
             output: std::mem::take(&mut self.output),
         };
-        for e in &records.effects {
-            self.hash = crate::convert::roll(self.hash, e);
+        for e in self.effects.drain(..effects as usize) {
+            self.at.hash = fold(self.at.hash, e.checksum);
+            records.effects.push(e.message);
         }
-        if self.hash != mark.c {
+        if self.at.hash != mark.c {
             let what =
                 "what the CPU process consumed is not what the ring holds: the device process rewrote a slot".into();
             return Err(Mismatch { channel: mark.channel, what });
@@ -207,6 +324,16 @@ mod tests {
         Message { number, cause: number, kind: message::REPLY, value, ..Message::default() }
     }
 
+    /// The rolling hash over effects.
+    fn roll(hash: u64, m: &Message) -> u64 {
+        fold(hash, crate::convert::checksum(m))
+    }
+
+    fn put(c: &mut Collector, channel: u16, m: Message) {
+        let checksum = crate::convert::checksum(&m);
+        c.take(Item::Effect(channel, 2 * m.number, checksum, m));
+    }
+
     fn request(number: u64) -> Message {
         Message { number, kind: message::READ, size: 4, ..Message::default() }
     }
@@ -216,11 +343,11 @@ mod tests {
         let mut c = Collector::new(2);
         for i in 0..5 {
             c.request(0, request(i));
-            c.effect(0, effect(i, i * 3));
+            put(&mut c, 0, effect(i, i * 3));
         }
         c.request(1, request(0));
         assert_eq!(c.cut().unwrap(), None, "no progress group yet");
-        let hash = (0..3).fold(0, |h, i| crate::convert::roll(h, &effect(i, i * 3)));
+        let hash = (0..3).fold(0, |h, i| roll(h, &effect(i, i * 3)));
         c.journal(entry(journal::WARP, 0, 7, 0, 0));
         c.journal(entry(journal::PROGRESS, 0, 100, 100, 2));
         c.journal(entry(journal::MARK, 0, 4, 3, hash));
@@ -239,9 +366,9 @@ mod tests {
     fn a_rewritten_slot_is_noticed() {
         let mut c = Collector::new(1);
         c.request(0, request(0));
-        c.effect(0, effect(0, 1));
+        put(&mut c, 0, effect(0, 1));
         c.journal(entry(journal::PROGRESS, 0, 1, 1, 1));
-        c.journal(entry(journal::MARK, 0, 1, 1, crate::convert::roll(0, &effect(0, 2))));
+        c.journal(entry(journal::MARK, 0, 1, 1, roll(0, &effect(0, 2))));
         assert!(c.cut().unwrap_err().what.contains("rewrote"));
     }
 
@@ -251,5 +378,35 @@ mod tests {
         c.journal(entry(journal::PROGRESS, 0, 1, 1, 1));
         c.journal(entry(journal::MARK, 0, 1, 0, 0));
         assert!(c.cut().unwrap_err().what.contains("1 requests"));
+    }
+
+    #[test]
+    fn what_waits_and_the_base_make_the_same_collector() {
+        let mut c = Collector::new(2);
+        let swap = Swap { channel: 1, request: 3, name: "a".into(), ..Swap::default() };
+        let group = |c: &mut Collector, requests: u64, effects: u64| {
+            let hash = (0..effects).fold(0, |h, i| roll(h, &effect(i, i)));
+            c.take(Item::Journal(Entry { seq: c.taken(), ..entry(journal::PROGRESS, 0, 100, 100, 1) }));
+            c.take(Item::Journal(Entry { seq: c.taken(), ..entry(journal::MARK, 0, requests, effects, hash) }));
+        };
+        for i in 0..6 {
+            c.request(0, request(i));
+            put(&mut c, 0, effect(i, i));
+            c.take(Item::Output(0, 2 * i + 1, 0, vec![i as u8; 3]));
+        }
+        c.take(Item::Swap(swap.clone()));
+        c.take(Item::Swap(swap));
+        for (requests, effects) in [(2, 1), (6, 5)] {
+            group(&mut c, requests, effects);
+            c.take(Item::Journal(Entry { seq: c.taken(), ..entry(journal::WARP, 0, 7, 0, 0) }));
+            let mut again = Collector::resume(c.base(4), c.waiting());
+            assert_eq!((again.base(4), again.waiting()), (c.base(4), c.waiting()));
+            assert_eq!(again.records(), c.records());
+            let chunk = c.cut().unwrap();
+            assert_eq!(again.cut().unwrap(), chunk);
+            assert_eq!(again.waiting(), c.waiting());
+            assert_eq!(chunk.unwrap().swaps.len(), usize::from(requests == 2));
+        }
+        assert_eq!(c.channel(0), &ChannelBase { requests: 6, events: 12, effects: 6, ..c.channel(0).clone() });
     }
 }

@@ -1,10 +1,10 @@
 //! Between what travels in the rings and what stands in recordings: the same fields in plain form.
 
-use reprise_channel::{Entry as RingEntry, Slot, content_checksum, fold};
+use reprise_channel::{Entry as RingEntry, Slot};
 use reprise_recording::{Entry, Message, Position};
 
 /// A slot and its arena bytes as a record. `number` is the request's or effect's number.
-pub(crate) fn message(slot: &Slot, data: &[u8], number: u64) -> Message {
+pub fn message(slot: &Slot, data: &[u8], number: u64) -> Message {
     Message {
         number,
         cause: slot.cause,
@@ -21,7 +21,7 @@ pub(crate) fn message(slot: &Slot, data: &[u8], number: u64) -> Message {
 }
 
 /// A record as a slot, without its place in a ring and arena.
-pub(crate) fn slot(m: &Message) -> Slot {
+pub fn slot(m: &Message) -> Slot {
     Slot {
         seq: 0,
         cause: m.cause,
@@ -38,13 +38,14 @@ pub(crate) fn slot(m: &Message) -> Slot {
     }
 }
 
-/// Continues the rolling hash of consumed effects, as cpu-proc keeps it.
-pub(crate) fn roll(hash: u64, m: &Message) -> u64 {
-    fold(hash, content_checksum(&slot(m), &m.data))
+/// The checksum of a message's content, as cpu-proc makes it. Not of a message in a recorded form.
+#[cfg(test)]
+pub fn checksum(m: &Message) -> u64 {
+    reprise_channel::content_checksum(&slot(m), &m.data)
 }
 
 /// A journal entry as a record.
-pub(crate) fn record(e: &RingEntry) -> Entry {
+pub fn record(e: &RingEntry) -> Entry {
     Entry {
         seq: e.seq,
         at: Position { epoch: e.epoch, count: e.count, idle: e.idle },
@@ -58,7 +59,7 @@ pub(crate) fn record(e: &RingEntry) -> Entry {
 }
 
 /// A record as a script entry; the ring numbers it.
-pub(crate) fn script(e: &Entry) -> RingEntry {
+pub fn script(e: &Entry) -> RingEntry {
     let Position { epoch, count, idle } = e.at;
     RingEntry { seq: 0, epoch, count, idle, kind: e.kind, pad: 0, channel: e.channel, a: e.a, b: e.b, c: e.c, d: e.d }
 }

@@ -17,6 +17,7 @@ use reprise_recording::{Chunk, Chunks, Message, Recording, Status, journal, mess
 
 use crate::convert;
 use crate::signals::Signals;
+use crate::transfer::{Images, unpack};
 use crate::verify::{Difference, Expected};
 
 /// Script entries that are read ahead of what the ring has room for.
@@ -57,6 +58,7 @@ pub(crate) struct Replayer {
     console: Option<Console>,
     script: VecDeque<ScriptEntry>,
     expected: Vec<Expected>,
+    images: Images,
     end: LogFinished,
     events: u64,
     read_all: bool,
@@ -93,6 +95,7 @@ impl Replayer {
             console,
             script: VecDeque::new(),
             expected: start.channels.iter().map(|_| Expected::default()).collect(),
+            images: Images::new(&start.disks)?,
             end: LogFinished::default(),
             events: 0,
             read_all: false,
@@ -249,7 +252,7 @@ impl Replayer {
             }
             Ends::Devices(ports) => {
                 for (c, port) in ports.iter_mut().enumerate() {
-                    any |= stand_in(c, port, &mut self.expected[c], self.broken)?;
+                    any |= stand_in(c, port, &mut self.expected[c], &mut self.images, self.broken)?;
                 }
             }
         }
@@ -331,13 +334,13 @@ fn tapped(c: usize, tap: &mut TapPort, expected: &mut Expected, broken: bool) ->
     while let Ok(Some(m)) = tap.next_request() {
         any = true;
         if !broken && result.is_ok() {
-            result = expected.request(c, &convert::message(m.slot, m.arena, m.seq)).map(drop);
+            result = expected.request(c, convert::message(m.slot, m.arena, m.seq)).map(drop);
         }
     }
     while let Ok(Some(m)) = tap.next_event() {
         any = true;
         if let (Some(number), false, true) = (m.effect, broken, result.is_ok()) {
-            result = expected.effect(c, &convert::message(m.slot, m.arena, number)).map(drop);
+            result = expected.effect(c, convert::message(m.slot, m.arena, number)).map(drop);
         }
     }
     // Nothing to free where the channel has failed.
@@ -346,18 +349,25 @@ fn tapped(c: usize, tap: &mut TapPort, expected: &mut Expected, broken: bool) ->
 }
 
 /// In a device's place: sends the recorded effects as far ahead as the ring allows, and checks the requests.
-fn stand_in(c: usize, port: &mut DevicePort, expected: &mut Expected, broken: bool) -> Result<bool, Difference> {
+fn stand_in(
+    c: usize,
+    port: &mut DevicePort,
+    expected: &mut Expected,
+    images: &mut Images,
+    broken: bool,
+) -> Result<bool, Difference> {
     let mut any = false;
-    while let Some(m) = expected.effects.front() {
+    while let Some(m) = expected.effects.front_mut() {
+        let impossible = |m: &Message, actual: String| {
+            let expected = crate::verify::show(m);
+            Difference { channel: c, what: format!("effect {}", m.number), expected, actual }
+        };
+        if m.flags != 0 {
+            *m = unpack(m, |from, to| images.read(c as u16, from, to)).map_err(|why| impossible(m, why))?;
+        }
         let slot = convert::slot(m);
         let Ok(event) = Event::parse(&slot, &m.data) else {
-            let actual = "no effect that a device can have".into();
-            return Err(Difference {
-                channel: c,
-                what: format!("effect {}", m.number),
-                expected: crate::verify::show(m),
-                actual,
-            });
+            return Err(impossible(m, "no effect that a device can have".into()));
         };
         match port.try_emit(m.cause, &event) {
             Ok(Some(_)) => {}
@@ -373,7 +383,7 @@ fn stand_in(c: usize, port: &mut DevicePort, expected: &mut Expected, broken: bo
         let Ok(Some(m)) = port.try_request() else { break };
         any = true;
         if !broken {
-            expected.request(c, &convert::message(m.slot, m.arena, m.seq))?;
+            expected.request(c, convert::message(m.slot, m.arena, m.seq))?;
         }
         if port.complete().is_err() {
             break;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result};
 use reprise_channel::{Abort, Doorbell, SpinPolicy, wait_many};
 use reprise_child::Control;
-use reprise_child::control::{ToChild, Totals};
+use reprise_child::control::{SwapNote, ToChild, Totals};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -14,6 +14,7 @@ pub(crate) struct Signals {
     go: AtomicBool,
     exit: AtomicBool,
     finish: Mutex<Option<Totals>>,
+    swaps: Mutex<Vec<SwapNote>>,
     /// Rings at each change.
     pub(crate) bell: Doorbell,
 }
@@ -27,6 +28,7 @@ pub(crate) fn listen(mut control: Control) -> Result<Arc<Signals>> {
             Ok(ToChild::Go) => shared.go.store(true, Ordering::SeqCst),
             Ok(ToChild::Exit) => shared.exit.store(true, Ordering::SeqCst),
             Ok(ToChild::Finish(totals)) => *shared.finish.lock().expect("no holder panics") = Some(totals),
+            Ok(ToChild::Swapped(swap)) => shared.swaps.lock().expect("no holder panics").push(swap),
             Ok(other) => tracing::warn!("the supervisor said {other:?}, which is not for the log daemon"),
             Err(_) => std::process::exit(1),
         }
@@ -40,6 +42,11 @@ impl Signals {
     /// The totals, once the supervisor has said that nothing more will come.
     pub(crate) fn finish(&self) -> Option<Totals> {
         self.finish.lock().expect("no holder panics").clone()
+    }
+
+    /// Plugins that took the place of others, since this was last asked.
+    pub(crate) fn swaps(&self) -> Vec<SwapNote> {
+        std::mem::take(&mut *self.swaps.lock().expect("no holder panics"))
     }
 
     /// Waits for [`ToChild::Go`].

@@ -90,7 +90,7 @@ pub(crate) fn reserve_numbers() -> io::Result<()> {
 const KILL_TIME: Duration = Duration::from_secs(5);
 
 /// The most descriptors that a child inherits besides the control socket.
-const MAX_INHERITED: usize = 40;
+const MAX_INHERITED: usize = 80;
 
 /// A running child.
 #[derive(Debug)]

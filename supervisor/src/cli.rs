@@ -38,6 +38,12 @@ pub(crate) struct RunArgs {
     /// Record, into this new directory or one of its own under $REPRISE_DIR (else the XDG data folder).
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     pub(crate) record: Option<Option<PathBuf>>,
+    /// Record what devices read from the guest's memory with its bytes, not as a hash, so that `reprise-log replay-device` can run a device alone.
+    #[arg(long, requires = "record")]
+    pub(crate) log_dma_reads: bool,
+    /// Recordings hold a copy of each disk whose image takes no more than this; of larger ones, where they are and their hash.
+    #[arg(long, value_name = "SIZE", value_parser = reprise_machine::parse_size, default_value = "256M", requires = "record")]
+    pub(crate) store_disks: u64,
     /// The kernel (a zImage, a 32-bit ARM ELF file, or code), or a bare-metal machine's image.
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
@@ -81,6 +87,9 @@ pub(crate) struct ReplayArgs {
     /// Replay without any device process: the log stands in for them.
     #[arg(long)]
     pub(crate) cpu_only: bool,
+    /// A device's disk, if its image is neither in the recording nor where it was: a file that holds what the disk did when recorded.
+    #[arg(long, value_name = "NAME=FILE[,format=raw|qcow2]", value_parser = reprise_machine::parse_disk)]
+    pub(crate) disk: Vec<(String, reprise_machine::Disk)>,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 }

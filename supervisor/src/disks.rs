@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ pub(crate) fn open_all(
 ) -> Result<Vec<Option<OpenDisk>>, Failure> {
     let mut disks = Vec::new();
     for (i, device) in machine.devices.iter_mut().enumerate() {
-        let Some(disk) = device.disk.as_mut().filter(|_| mode.has_devices()) else {
+        let Some(disk) = device.disk.as_mut() else {
             disks.push(None);
             continue;
         };
@@ -105,6 +105,13 @@ impl OpenDisk {
         })
     }
 
+    /// For tests of others: opens a disk as the command line describes it.
+    #[cfg(test)]
+    pub(crate) fn for_test(device: &str, text: &str) -> Self {
+        let (_, mut disk) = reprise_machine::parse_disk(&format!("{device}={text}")).unwrap();
+        Self::open(device, &mut disk, false, None).unwrap()
+    }
+
     /// What the device's process is told, and the descriptors that it gets.
     pub(crate) fn start(&self, descriptors: &mut Descriptors) -> anyhow::Result<DiskStart> {
         let mut images = Vec::new();
@@ -119,16 +126,55 @@ impl OpenDisk {
         Ok(DiskStart { name: self.name.clone(), images, mode: self.mode, overlay, journal })
     }
 
-    /// BLAKE3 of what the guest finds on it at the machine's start. To be asked for before the device's process is started.
-    #[cfg_attr(not(test), expect(dead_code, reason = "recordings of machines with disks will hold it"))]
-    pub(crate) fn hash(&self, progress: impl FnMut(u64, u64)) -> Result<[u8; 32], Failure> {
+    /// Its files, opened anew, so that whoever gets them can't write.
+    fn anew(&self) -> anyhow::Result<Vec<(DiskFile, DiskFormat)>> {
         let image = |(file, format): &(DiskFile, DiskFormat)| {
-            let fd = file.as_fd().try_clone_to_owned().context("dup")?;
-            anyhow::Ok((DiskFile::new(fd, file.name()), *format))
+            let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+            let fd = File::open(&path).with_context(|| format!("opening {} once more", file.name()))?;
+            Ok((DiskFile::new(fd.into(), file.name()), *format))
         };
-        let images = self.images.iter().map(image).collect::<Result<_, _>>()?;
-        reprise_storage::image_hash(DiskFiles::to_read(&self.name, images), progress)
-            .map_err(|e| Failure::config(e.to_string()))
+        self.images.iter().map(image).collect()
+    }
+
+    /// What reads it, apart from its device.
+    pub(crate) fn to_read(&self) -> anyhow::Result<DiskFiles> {
+        Ok(DiskFiles::to_read(&self.name, self.anew()?))
+    }
+
+    /// What a log-daemon is told of it, which only reads.
+    pub(crate) fn start_to_read(&self, descriptors: &mut Descriptors) -> anyhow::Result<DiskStart> {
+        let mut images = Vec::new();
+        for (file, format) in self.anew()? {
+            let fd = descriptors.add(file.as_fd()).context("dup")?;
+            images.push(DiskImage { fd, name: file.name().to_owned(), format });
+        }
+        Ok(DiskStart { name: self.name.clone(), images, mode: DiskMode::ReadOnly, overlay: None, journal: None })
+    }
+
+    /// What may be done with it.
+    pub(crate) fn mode(&self) -> DiskMode {
+        self.mode
+    }
+
+    /// The format of its image, and whether that holds the disk alone.
+    pub(crate) fn format(&self) -> (DiskFormat, bool) {
+        (self.images[0].1, self.images.len() == 1)
+    }
+
+    /// Its image.
+    pub(crate) fn image(&self) -> &DiskFile {
+        &self.images[0].0
+    }
+
+    /// Bytes of the host's disk that its files take.
+    pub(crate) fn allocated(&self) -> io::Result<u64> {
+        let blocks = |(file, _): &(DiskFile, DiskFormat)| Ok(nix::sys::stat::fstat(file)?.st_blocks as u64 * 512);
+        self.images.iter().map(blocks).sum()
+    }
+
+    /// BLAKE3 of what the guest finds on it at the machine's start. To be asked for before the device's process is started.
+    pub(crate) fn hash(&self, progress: impl FnMut(u64, u64)) -> Result<[u8; 32], Failure> {
+        reprise_storage::image_hash(self.to_read()?, progress).map_err(|e| Failure::config(e.to_string()))
     }
 }
 

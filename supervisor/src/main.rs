@@ -2,9 +2,11 @@
 
 mod children;
 mod cli;
+mod disk_record;
 mod disks;
 mod failure;
 mod images;
+mod keeper;
 mod leftovers;
 mod operator;
 mod outcome;

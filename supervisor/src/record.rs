@@ -8,9 +8,12 @@ use anyhow::Context;
 use reprise_child::control::{Engine, Ready};
 use reprise_machine::Machine;
 use reprise_recording::{
-    DirMedium, FORMAT, INPUTS_DIR, IdRegister, Input, MANIFEST_FILE, Manifest, Medium, Plugin, Quirks, store_input,
+    DirMedium, DiskImage, FORMAT, INPUTS_DIR, IdRegister, Input, MANIFEST_FILE, Manifest, Medium, Plugin, Quirks,
+    store_input,
 };
 
+use crate::disk_record;
+use crate::disks::OpenDisk;
 use crate::failure::Failure;
 use crate::images::BootFiles;
 use crate::plugins::PluginFile;
@@ -22,6 +25,8 @@ pub(crate) struct NewRecording {
     pub(crate) dir: PathBuf,
     inputs: Vec<Input>,
     plugins: Vec<reprise_recording::InputRef>,
+    disks: Vec<DiskImage>,
+    quirks: u64,
 }
 
 /// Makes the directory and stores the inputs. `given` is the user's directory, which must be new or empty; the `n`th run of a machine that is
@@ -52,7 +57,7 @@ pub(crate) fn begin(
     }
     std::fs::create_dir_all(&dir).with_context(|| format!("can't make the recording's directory {}", dir.display()))?;
     let dir = dir.canonicalize().with_context(|| format!("{}", dir.display()))?;
-    let mut recording = NewRecording { dir, inputs: Vec::new(), plugins: Vec::new() };
+    let mut recording = NewRecording { dir, inputs: Vec::new(), plugins: Vec::new(), disks: Vec::new(), quirks: 0 };
     for (name, bytes) in &files.files {
         let stored = store_input(&recording.dir, bytes)?;
         recording.inputs.push(Input { name: name.clone(), hash: stored.hash, size: stored.size });
@@ -62,6 +67,23 @@ pub(crate) fn begin(
 }
 
 impl NewRecording {
+    /// Notes the disks, and stores those in the recording whose images take no more than `limit` bytes.
+    pub(crate) fn with_disks(
+        mut self,
+        machine: &Machine,
+        disks: &[Option<OpenDisk>],
+        limit: u64,
+    ) -> Result<Self, Failure> {
+        self.disks = disk_record::record(&self.dir, &disk_record::names(machine), disks, limit)?;
+        Ok(self)
+    }
+
+    /// Whether what devices read from guest memory is recorded with its bytes.
+    pub(crate) fn with_dma_reads(mut self, yes: bool) -> Self {
+        self.quirks |= if yes { Quirks::DMA_READS } else { 0 };
+        self
+    }
+
     /// Writes the manifest, from what the children say of themselves; log-daemon goes on from there.
     pub(crate) fn write_manifest(
         &self,
@@ -95,10 +117,11 @@ impl NewRecording {
                 .map(|(name, value)| IdRegister { name: name.clone(), value: *value })
                 .collect(),
             uncounted: Vec::new(),
-            quirks: Quirks::default(),
+            quirks: Quirks::of(self.quirks),
             machine: machine.to_text(),
             inputs: self.inputs.clone(),
             plugins: machine.devices.iter().zip(&self.plugins).zip(devices).map(plugin).collect(),
+            disks: self.disks.clone(),
             streams: Manifest::standard_streams(&channels),
         };
         let text = manifest.to_text()?;

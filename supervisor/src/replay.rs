@@ -13,7 +13,7 @@ use crate::plugins::PluginFile;
 use crate::session::{self, Log, Setup};
 use crate::signals::EndSignals;
 use crate::terminal::Terminal;
-use crate::{disks, leftovers};
+use crate::{disk_record, disks, leftovers};
 
 pub(crate) fn main(args: &ReplayArgs) -> Result<u8, Failure> {
     leftovers::sweep();
@@ -52,7 +52,9 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
             plugins.push(PluginFile::new(origin, recording.read_input(&plugin.hash)?)?);
         }
     }
+    disk_record::find(&recording, &mut machine, &args.disk, mode)?;
     let disks = disks::open_all(&mut machine, None, mode, Some(DEFAULT_SLOTS))?;
+    disk_record::check(&recording, &disk_record::names(&machine), &disks)?;
     Ok(Setup {
         mode,
         engine: args.common.engine()?,
@@ -68,6 +70,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
             specs: manifest.plugins.iter().map(|p| p.spec.clone()).collect(),
             id_registers: manifest.id_registers.iter().map(|r| (r.name.clone(), r.value)).collect(),
         },
+        log_dma_reads: false,
         stop_at: args.common.stop_at,
         jitter: args.common.jitter,
         layout: session::layout()?,

@@ -96,7 +96,11 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
     let (mode, log) = match &args.record {
         None => (Mode::Plain, Log::None),
-        Some(dir) => (Mode::Record, Log::Record(record::begin(dir.as_deref(), n, &machine, &uuid, &files, &plugins)?)),
+        Some(dir) => {
+            let new = record::begin(dir.as_deref(), n, &machine, &uuid, &files, &plugins)?;
+            let new = new.with_disks(&machine, &disks, args.store_disks)?.with_dma_reads(args.log_dma_reads);
+            (Mode::Record, Log::Record(new))
+        }
     };
     Ok(Setup {
         mode,
@@ -109,6 +113,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
         plugins,
         disks,
         log,
+        log_dma_reads: args.log_dma_reads,
         stop_at: args.common.stop_at,
         jitter: args.common.jitter,
         layout,

@@ -14,8 +14,8 @@ use reprise_channel::segment::segment_name;
 use reprise_channel::{ChannelConfig, ChannelSegment, CloseReason, ControlConfig, ControlSegment};
 use reprise_child::control::{
     BackendStart, Blame, BootMemory, Common, CpuChannel, CpuFinished, CpuStart, DeviceStart, DeviceState, EndReason,
-    Engine, FromChild, LogChannel, LogConsole, LogFinished, LogStart, Mode, Ready, Start, StopReason, ToChild, Totals,
-    Way,
+    Engine, FromChild, LogChannel, LogConsole, LogDisk, LogFinished, LogStart, Mode, Ready, Start, StopReason, ToChild,
+    Totals, Way,
 };
 use reprise_child::operator::{Answer, Command, DeviceStatus, Status};
 use reprise_child::syscall_name;
@@ -27,6 +27,7 @@ use crate::children::{Descriptors, Running, own_cpu_seconds};
 use crate::disks::OpenDisk;
 use crate::failure::Failure;
 use crate::images::{BootImage, guest_ram};
+use crate::keeper::Keeper;
 use crate::leftovers::MachineLock;
 use crate::operator::Operators;
 use crate::outcome::Outcome;
@@ -82,6 +83,8 @@ pub(crate) struct Setup {
     /// The devices' disks, in the machine's order.
     pub(crate) disks: Vec<Option<OpenDisk>>,
     pub(crate) log: Log,
+    /// What devices read from guest memory is recorded with its bytes.
+    pub(crate) log_dma_reads: bool,
     pub(crate) stop_at: Option<u64>,
     pub(crate) jitter: Option<u64>,
     pub(crate) layout: Layout,
@@ -144,6 +147,7 @@ struct Session<'a> {
     trouble: Option<Trouble>,
     diverged: Option<String>,
     log_failure: Option<String>,
+    keeper: Keeper,
     /// How often the user has asked for the end.
     ends: usize,
     /// Children may exit.
@@ -244,6 +248,7 @@ impl<'a> Session<'a> {
             trouble: None,
             diverged: None,
             log_failure: None,
+            keeper: Keeper::default(),
             ends: 0,
             leaving: false,
             notes: 0,
@@ -374,25 +379,48 @@ impl<'a> Session<'a> {
     }
 
     fn start_log(&mut self, specs: &[Vec<u8>]) -> Result<(), Failure> {
-        let (setup, output) = (self.setup, &self.console.output);
+        let setup = self.setup;
         let cpu = self.ready_of(Role::Cpu).cloned().unwrap_or_default();
-        let dir = match &setup.log {
+        match &setup.log {
             Log::Record(new) => {
                 let devices: Vec<Ready> =
                     (0..setup.machine.devices.len()).filter_map(|i| self.ready_of(Role::Device(i)).cloned()).collect();
                 new.write_manifest(&setup.machine, &setup.uuid, setup.engine, &cpu, &devices)?;
-                &new.dir
             }
-            Log::Replay { dir, id_registers, .. } => {
-                same_cpu(id_registers, &cpu.id_registers)?;
-                dir
-            }
+            Log::Replay { id_registers, .. } => same_cpu(id_registers, &cpu.id_registers)?,
+            Log::None => unreachable!("a mode with a log has one"),
+        }
+        let (descriptors, start) = self.log_start(specs)?;
+        let child = self.launch("log-daemon", "log", descriptors, start)?;
+        self.adopt(Role::Log, child);
+        Ok(())
+    }
+
+    /// What a log-daemon needs, the first one or one that takes the place of another.
+    fn log_start(&mut self, specs: &[Vec<u8>]) -> Result<(Descriptors, Start), Failure> {
+        let (setup, output) = (self.setup, &self.console.output);
+        let dir = match &setup.log {
+            Log::Record(new) => &new.dir,
+            Log::Replay { dir, .. } => dir,
             Log::None => unreachable!("a mode with a log has one"),
         };
         let mut descriptors = Descriptors::default();
         let console = match setup.console().filter(|_| setup.mode == Mode::Absent) {
             Some(i) => Some(LogConsole { channel: i as u16, output: descriptors.add(output.as_fd()).context("dup")? }),
             None => None,
+        };
+        let mut disks = Vec::new();
+        for (i, disk) in setup.disks.iter().enumerate() {
+            // With devices alongside nothing is made of the images.
+            let Some(disk) = disk.as_ref().filter(|_| setup.mode != Mode::Verify) else { continue };
+            disks.push(LogDisk { channel: i as u16, disk: 0, start: disk.start_to_read(&mut descriptors)? });
+        }
+        let staging = match setup.mode {
+            Mode::Record => {
+                let fd = self.keeper.staging().context("the recording's staging memory")?;
+                Some(descriptors.add(fd).context("dup")?)
+            }
+            _ => None,
         };
         let channel = |(i, spec): (usize, &Vec<u8>)| LogChannel {
             name: setup.machine.devices[i].name.clone(),
@@ -405,10 +433,33 @@ impl<'a> Session<'a> {
             control_segment: self.control.as_ref().map(|c| c.name().to_owned()).unwrap_or_default(),
             channels: specs.iter().enumerate().map(channel).collect(),
             console,
+            disks,
+            staging,
+            log_dma_reads: setup.log_dma_reads,
         });
+        Ok((descriptors, start))
+    }
+
+    /// Starts another log-daemon in the place of the one that died.
+    fn replace_log(&mut self) -> Result<(), Failure> {
+        let Some(i) = self.place(Role::Log) else { return Ok(()) };
+        let specs = self.specs()?;
+        let (descriptors, start) = self.log_start(&specs)?;
         let child = self.launch("log-daemon", "log", descriptors, start)?;
-        self.adopt(Role::Log, child);
+        self.children[i].1 = child;
+        self.ready[i] = None;
         Ok(())
+    }
+
+    /// The new daemon is ready: it is told what the old one was.
+    fn brief_log(&mut self) {
+        self.send(Role::Log, &ToChild::Go);
+        for swap in self.keeper.swaps.clone() {
+            self.send(Role::Log, &ToChild::Swapped(swap));
+        }
+        if let Some(totals) = self.keeper.totals.clone() {
+            self.send(Role::Log, &ToChild::Finish(totals));
+        }
     }
 
     /// The plugins' specs, checked. In a replay they must be those of the recording.
@@ -498,6 +549,7 @@ impl<'a> Session<'a> {
             child.send(&ToChild::Go).context("the go message")?;
         }
         self.running = true;
+        self.keeper.running = self.setup.mode == Mode::Record;
         Ok(())
     }
 
@@ -595,9 +647,10 @@ impl<'a> Session<'a> {
     }
 
     fn finish_log(&mut self, totals: &Totals) -> Result<(), Failure> {
+        self.keeper.totals = Some(totals.clone());
         self.send(Role::Log, &ToChild::Finish(totals.clone()));
         let deadline = Instant::now() + FINISH_TIME;
-        while self.alive(Role::Log) && self.log_finished.is_none() {
+        while (self.alive(Role::Log) || self.keeper.due.is_some()) && self.log_finished.is_none() {
             if Instant::now() >= deadline {
                 self.trouble(
                     Some(Role::Log),
@@ -657,6 +710,7 @@ impl<'a> Session<'a> {
             ended_by_user: self.ends > 0,
             wall_seconds: 0.0,
             cpu_seconds: self.past_cpu_seconds
+                + self.keeper.cpu_seconds
                 + self.children.iter().filter_map(|(_, c)| Some(c.exit()?.cpu_seconds)).sum::<f64>(),
         }
     }
@@ -679,7 +733,11 @@ impl<'a> Session<'a> {
 
     /// Waits for anything to happen, until the deadline at most, and deals with it.
     fn step(&mut self, deadline: Option<Instant>) -> Result<(), Failure> {
-        let stdin_ready = self.wait(deadline).context("poll")?;
+        let soonest = deadline.into_iter().chain(self.keeper.due).min();
+        let stdin_ready = self.wait(soonest).context("poll")?;
+        if self.keeper.due.take_if(|due| *due <= Instant::now()).is_some() {
+            self.replace_log()?;
+        }
         self.ends += self.signals.take();
         if stdin_ready && self.terminal.read_input().contains(&Request::Quit) {
             self.ends += 1;
@@ -751,7 +809,18 @@ impl<'a> Session<'a> {
     fn message(&mut self, i: usize, message: FromChild) {
         let role = self.children[i].0;
         match (role, message) {
-            (_, FromChild::Ready(ready)) if self.ready[i].is_none() => self.ready[i] = Some(ready),
+            (_, FromChild::Ready(ready)) if self.ready[i].is_none() => {
+                self.ready[i] = Some(ready);
+                if role == Role::Log && self.keeper.running {
+                    self.brief_log();
+                }
+            }
+            (Role::Log, FromChild::SwapNoted { channel, request }) => {
+                self.keeper.swaps.retain(|s| (s.channel, s.request) != (channel, request));
+            }
+            (Role::Log, FromChild::Fatal { text, .. }) if self.keeper.running => {
+                self.keeper.words = Some(printable(&text));
+            }
             (Role::Cpu, FromChild::Finished(finished)) => drop(self.cpu_finished.get_or_insert(finished)),
             (Role::Device(_), FromChild::State(state)) => self.states[i] = Some(state),
             (Role::Device(_), FromChild::Yielded { request }) => self.swap.yielded = Some(request),
@@ -866,6 +935,19 @@ impl<'a> Session<'a> {
     fn death(&mut self, i: usize) -> Result<(), Failure> {
         let (role, child) = &self.children[i];
         let (role, Some(exit)) = (*role, child.exit()) else { return Ok(()) };
+        let replace = role == Role::Log && self.keeper.running && !self.leaving && self.log_finished.is_none();
+        if replace && self.trouble.is_none() && self.log_failure.is_none() {
+            let words = self.keeper.words.take();
+            tracing::debug!("log {exit}: {words:?}");
+            if self.keeper.died(exit.cpu_seconds) {
+                return Ok(());
+            }
+            let why = words.map_or_else(String::new, |w| format!(": {w}"));
+            let text = format!("the process of log {exit} again and again{why}");
+            self.trouble(Some(Role::Log), text, Blame::Other);
+            return Ok(());
+        }
+        let child = &self.children[i].1;
         // It may have said why already, which then stands.
         let text = format!("the process of {} {exit} unexpectedly", child.name);
         match role {

@@ -227,6 +227,46 @@ fn a_port_goes_on_where_its_predecessor_stopped() {
 }
 
 #[test]
+fn a_tap_that_was_killed_has_a_successor() {
+    let (channel, segment) = (small_channel(true), small_control());
+    let mut cpu = CpuPort::attach(channel.name()).unwrap();
+    let mut device = DevicePort::attach(channel.name(), Role::Device).unwrap();
+    let mut journal = CpuControl::attach(segment.name()).unwrap().journal;
+    let at = Position::default();
+    for n in 0..3 {
+        done(cpu.send(n, &Request::Host { port: n, data: &bytes(n, 20) }, &Abort::NEVER).unwrap());
+        assert!(device.try_request().unwrap().is_some());
+        device.emit(n, &Event::HostOut { port: n, data: &bytes(n, 20) }, &Abort::NEVER).unwrap();
+        device.emit(n, &Event::Ack, &Abort::NEVER).unwrap().unwrap();
+        device.complete().unwrap();
+        journal.push(at, &JournalEntry::Warp { ns: n }, &Abort::NEVER).unwrap().unwrap();
+    }
+    let (mut tap, mut control) =
+        (TapPort::attach(channel.name()).unwrap(), DaemonControl::attach(segment.name()).unwrap());
+    for _ in 0..3 {
+        assert!(tap.next_request().unwrap().is_some() && tap.next_event().unwrap().is_some());
+        assert!(control.journal.try_next().unwrap().is_some());
+    }
+    tap.commit_requests(1).unwrap();
+    tap.commit_events(2).unwrap();
+    control.journal.commit(2).unwrap();
+    // As a kill leaves them: nobody says that he left.
+    std::mem::forget((tap, control));
+    let mut tap = TapPort::attach(channel.name()).unwrap();
+    let mut control = DaemonControl::attach(segment.name()).unwrap();
+    let m = tap.next_request().unwrap().unwrap();
+    assert_eq!((m.seq, m.request), (1, Request::Host { port: 1, data: &bytes(1, 20) }));
+    assert_eq!(tap.next_event().unwrap().unwrap().seq, 2);
+    assert_eq!(control.journal.try_next().unwrap().unwrap().entry, JournalEntry::Warp { ns: 2 });
+    assert!(control.journal.try_next().unwrap().is_none());
+    // And the others go on.
+    let sent = cpu.send(9, &Request::Read { offset: 0, size: 4 }, &Abort::NEVER).unwrap();
+    assert_eq!(done(sent), 3);
+    while tap.next_request().unwrap().is_some() {}
+    assert_eq!(tap.requests_taken(), 4);
+}
+
+#[test]
 fn journal_and_script() {
     let control = small_control();
     let mut cpu = CpuControl::attach(control.name()).unwrap();

@@ -44,6 +44,9 @@ pub enum ToChild {
     Yield,
     /// device-proc that has yielded: go on as if nothing had been.
     Resume,
+    /// log-daemon, mode `Record`: a device's plugin takes the place of another. To be said before the new one serves, and the guest goes on when
+    /// [`FromChild::SwapNoted`] has come. To be said again to a daemon that takes the place of one that died before it answered.
+    Swapped(SwapNote),
 }
 
 /// Bytes of a device's estate: the memory in which its process leaves what a successor needs. Most of it is never touched.
@@ -81,6 +84,21 @@ pub struct Totals {
     pub console_hash: [u8; 32],
     /// Bytes of the console's output.
     pub console_bytes: u64,
+}
+
+/// A plugin that takes the place of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapNote {
+    /// The device's channel.
+    pub channel: u16,
+    /// Number of the first request that the new plugin serves.
+    pub request: u64,
+    /// BLAKE3 of the new library, which lies in the recording's `inputs/`.
+    pub hash: [u8; 32],
+    /// What the file was called.
+    pub name: String,
+    /// The version that the plugin gives itself.
+    pub version: String,
 }
 
 /// Why the supervisor ends a machine.
@@ -367,6 +385,30 @@ pub struct LogStart {
     pub channels: Vec<LogChannel>,
     /// Mode `Absent`: where the console's output goes.
     pub console: Option<LogConsole>,
+    /// Images of the devices' disks, for reading: as they were at the machine's start in mode `Absent`, as they are in mode `Record`. One
+    /// that is missing there makes the recording larger.
+    pub disks: Vec<LogDisk>,
+    /// Mode `Record`: a memfd of [`STAGING_BYTES`], sealed against changes of its size and all zero at the machine's start, that outlives the process:
+    /// one that is killed and started again goes on from it. None: a killed daemon can't be replaced.
+    pub staging: Option<Fd>,
+    /// Mode `Record`: what devices read from guest memory is recorded with its bytes, not as a hash.
+    pub log_dma_reads: bool,
+}
+
+/// Size of [`LogStart::staging`]. Pages that were never used take no memory.
+pub const STAGING_BYTES: u64 = 96 << 20;
+/// Where in it a number stands (u64, little-endian) that grows with everything that a daemon takes.
+pub const STAGING_PROGRESS: u64 = 16;
+
+/// A disk as log-daemon needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDisk {
+    /// The device's channel.
+    pub channel: u16,
+    /// Which disk of it.
+    pub disk: u32,
+    /// Its files, mode `ReadOnly`.
+    pub start: DiskStart,
 }
 
 /// A channel as log-daemon needs it.
@@ -435,6 +477,13 @@ pub enum FromChild {
     },
     /// device-proc started as [`Way::Standby`]: it serves.
     Took,
+    /// log-daemon: the answer to `Swapped`.
+    SwapNoted {
+        /// The device's channel.
+        channel: u16,
+        /// Number of the first request that the new plugin serves.
+        request: u64,
+    },
 }
 
 /// Whose fault it is that a child can't go on.

@@ -29,7 +29,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::control::{DiskStart, Fd, FromChild, Mode, Start};
+use crate::control::{DiskStart, Fd, FromChild, LogDisk, Mode, Start};
 use crate::socket::CONTROL_FD;
 use crate::syscalls::Syscall;
 
@@ -79,6 +79,7 @@ impl Policy {
     pub fn for_start(start: &Start) -> Self {
         const GIB: u64 = 1 << 30;
         let channels = |n: usize, m: u64| n as u64 * m;
+        let images = |disks: &[LogDisk]| disks.iter().map(|d| d.start.images.len() as u64).sum::<u64>();
         match start {
             // RAM, its aliases and twice the arenas, with room for the engine's own tables and the TLB of each further core.
             Start::Cpu(s) => Self {
@@ -99,7 +100,7 @@ impl Policy {
             Start::Log(s) => Self {
                 role: Role::Log { dir: s.dir_path.clone(), write: s.common.mode == Mode::Record },
                 address_space: 16 * GIB,
-                descriptors: 64 + 2 * s.channels.len() as u64,
+                descriptors: 64 + 2 * s.channels.len() as u64 + images(&s.disks),
                 disk: Vec::new(),
             },
         }
