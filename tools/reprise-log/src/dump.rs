@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::Result;
 use reprise_recording::{
-    Chunk, Chunks, Entry, Error, Manifest, Message, Output, Recording, Status, StreamKind, journal, message,
+    Chunk, Chunks, Entry, Error, Manifest, Message, Output, Recording, Status, StreamKind, dma, journal, message,
 };
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -103,6 +103,19 @@ impl Dump<'_> {
                 records.output.iter().try_for_each(|o| self.output(c.seq, ch, o))?;
             }
         }
+        if self.filter.wants(self.manifest, StreamKind::Swaps, 0) {
+            for s in &c.swaps {
+                let channel = show::channel(self.manifest, s.channel);
+                let line =
+                    format!("{channel} from request {} on: {} {}, {:.16}", s.request, s.name, s.version, s.input());
+                self.line(c.seq, "swaps", &line, || {
+                    json!({
+                        "channel": s.channel, "request": s.request, "hash": s.input(), "name": s.name,
+                        "version": s.version,
+                    })
+                })?;
+            }
+        }
         match &c.end {
             Some(e) if self.filter.wants(self.manifest, StreamKind::Final, 0) => {
                 let line = format!("{} {} (reason {}), state {}", e.at, e.detail, e.reason, hex(&e.state_hash));
@@ -175,6 +188,22 @@ impl Dump<'_> {
     }
 }
 
+/// A transfer's ranges, and where the bytes come from.
+fn transfer(p: &dma::Packed) -> String {
+    let mut text = String::new();
+    for (addr, len) in &p.reads {
+        text += &format!(" read {addr:#x}+{len}");
+    }
+    for w in &p.writes {
+        text += &format!(" write {:#x}+{}", w.addr, w.len);
+        match &w.from {
+            dma::Source::Image(bits) => text += &format!(" from disk {} at {}", bits >> 56, bits & ((1 << 56) - 1)),
+            dma::Source::Bytes(bytes) => text += &format!(" {}", show::text(bytes)),
+        }
+    }
+    text
+}
+
 /// The fields of a message that say something.
 fn fields(m: &Message) -> String {
     let mut text = match m.kind {
@@ -186,6 +215,10 @@ fn fields(m: &Message) -> String {
         message::TIMER | message::DISARM => format!("timer {}", m.arg),
         message::ARM => format!("timer {} at {} ns", m.arg, m.vtime),
         message::HOST => format!("port {}", m.offset),
+        message::POPPED => format!("queue {} by {}", m.arg, m.value),
+        message::QUEUE | message::QUEUE_CLEAR => format!("queue {}", m.arg),
+        message::DMA_DONE if m.flags & dma::DIGEST != 0 => format!("tag {}, hash of {} bytes", m.arg, m.value),
+        message::DMA | message::DMA_DONE => format!("tag {}", m.arg),
         message::RESET | message::ACK => String::new(),
         k => format!("kind {k:#x} arg {} +{:#x} = {:#x}", m.arg, m.offset, m.value),
     };
@@ -200,7 +233,9 @@ fn fields(m: &Message) -> String {
     if m.inline != [0; 8] {
         text += &format!(" inline {}", hex(&m.inline));
     }
-    if !m.data.is_empty() {
+    if m.flags & dma::REFERENCES != 0 {
+        text += &dma::Packed::decode(&m.data).map_or_else(|e| format!(" ({e})"), |p| transfer(&p));
+    } else if !m.data.is_empty() {
         text += &format!(" {}", show::text(&m.data));
     }
     text.trim_start().to_owned()

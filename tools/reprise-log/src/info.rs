@@ -39,6 +39,18 @@ fn manifest(r: &Recording, out: &mut dyn Write) -> Result<()> {
     for p in &m.plugins {
         writeln!(out, "plugin      {:<12} {:.16}  {}, ABI {}", p.device, p.hash, p.kind, p.abi)?;
     }
+    for d in &m.disks {
+        let place = if d.stored { "in the recording".to_owned() } else { format!("at {}", d.name) };
+        writeln!(
+            out,
+            "disk        {:<12} {:.16}  {}, {}, {}, {place}",
+            d.device,
+            d.hash,
+            bytes(d.size),
+            d.format,
+            d.mode
+        )?;
+    }
     for id in &m.id_registers {
         writeln!(out, "register    {:<12} {:#010x}", id.name, id.value)?;
     }
@@ -95,11 +107,18 @@ fn manifest_json(m: &Manifest) -> Value {
         .plugins
         .iter()
         .map(|p| json!({ "device": p.device, "hash": p.hash, "size": p.size, "abi": p.abi, "kind": p.kind }));
+    let disks = m.disks.iter().map(|d| {
+        json!({
+            "device": d.device, "disk": d.disk, "name": d.name, "format": d.format, "size": d.size, "hash": d.hash,
+            "mode": d.mode, "stored": d.stored,
+        })
+    });
+    let disks: Vec<Value> = disks.collect();
     let ids: Vec<Value> = m.id_registers.iter().map(|i| json!({ "name": i.name, "value": i.value })).collect();
     json!({
         "format": m.format.to_string(), "uuid": m.uuid, "created": m.created, "reprise": m.reprise, "engine": m.engine,
         "host_cpu": m.host_cpu, "uncounted": m.uncounted, "quirks": m.quirks.bits, "quirk_names": m.quirks.names,
-        "machine": m.machine, "inputs": inputs, "plugins": plugins.collect::<Vec<_>>(), "id_registers": ids,
+        "machine": m.machine, "inputs": inputs, "plugins": plugins.collect::<Vec<_>>(), "disks": disks, "id_registers": ids,
     })
 }
 

@@ -1,8 +1,9 @@
 //! `reprise-log`: looks at Reprise recordings.
 //!
-//! Exit codes: 0 all is well, 1 the system refused something, 2 wrong usage, 4 bad recording.
+//! Exit codes: 0 all is well, 1 the system refused something, 2 wrong usage, 4 bad recording, 5 a device did something else than was recorded.
 
 mod check;
+mod device;
 mod dump;
 mod info;
 mod show;
@@ -36,6 +37,8 @@ enum What {
     Verify(Which),
     /// Where the bytes go: streams, registers, compression, anchors
     Stat(Which),
+    /// Run one device's plugin alone on what was recorded for it, and show the first difference to what it did then
+    ReplayDevice(device::DeviceArgs),
 }
 
 /// Which recording, and how to show it.
@@ -65,6 +68,8 @@ struct DumpArgs {
 
 /// Exit code of a bad recording.
 const BAD_RECORDING: u8 = 4;
+/// Exit code of a device that did something else.
+const DIFFERENT: u8 = 5;
 /// Exit code of wrong usage.
 const USAGE: u8 = 2;
 
@@ -86,6 +91,7 @@ fn main() -> ExitCode {
     let done = run(&cli, &mut out).and_then(|good| Ok(out.flush().map(|()| good)?));
     match done {
         Ok(true) => ExitCode::SUCCESS,
+        Ok(false) if matches!(cli.what, What::ReplayDevice(_)) => ExitCode::from(DIFFERENT),
         Ok(false) => ExitCode::from(BAD_RECORDING),
         Err(e) => {
             // What is still in the buffer would only fail again.
@@ -101,6 +107,7 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<bool> {
         What::Info(w) => info::run(&open(w)?, w.json, out),
         What::Stat(w) => stat::run(&open(w)?, w.json, out),
         What::Verify(w) => check::run(&resolve(w.dir.as_deref())?, w.json, out),
+        What::ReplayDevice(d) => device::run(&Recording::open(&resolve(Some(&d.dir))?)?, d, out),
         What::Dump(d) => dump::run(&open(&d.which)?, d, out),
     }
 }

@@ -38,6 +38,7 @@ fn record(dir: &Path, chunks: u64) {
         machine: "()".into(),
         inputs: vec![Input { name: "kernel".into(), hash: kernel.hash, size: kernel.size }],
         plugins: vec![],
+        disks: Vec::new(),
         streams: Manifest::standard_streams(&[(0, "uart0"), (1, "rtc")]),
     };
     let mut w = Writer::create(dir, &manifest, WriterOptions::default()).unwrap();
