@@ -436,6 +436,7 @@ fn dead_at_each_point() {
         recorder = match r.turn(true, &rig.said) {
             Ok(()) => Some(r),
             Err(e) => {
+                drop(r);
                 rig.died(&e);
                 None
             }
