@@ -1,7 +1,9 @@
 //! Boots a machine in one process, devices and all: for profiles and for looking at the CPU without its surroundings.
 //!
 //! `local_boot MACHINE.ron PLUGIN_DIR [--kernel F] [--dtb F] [--initrd F] [--append S] [--cpus N] [--quantum N] [--engine E] [--stop-at N]
-//! [--until TEXT] [--type TEXT] [--coverage FILE]`
+//! [--until TEXT] [--type TEXT] [--coverage FILE] [--disk NAME=FILE]`
+//!
+//! A disk is read into memory, and what the guest writes to it is lost.
 //!
 //! `--coverage` writes how often each line of the instruction tables was translated.
 
@@ -62,6 +64,10 @@ fn main() -> Result<()> {
     }
     let mut cores = assemble::cores(&machine, &boot.regs, &boot.secondary)?;
     let mut board = board(&machine, ram.view(), &plugins)?;
+    if let Some((name, file)) = options.get("--disk").and_then(|d| d.split_once('=')) {
+        let link = board.links.iter_mut().find(|l| l.name == name).with_context(|| format!("no device {name}"))?;
+        link.port.disk.data = std::fs::read(file)?;
+    }
     board.reset_devices()?;
 
     let mut engine: Box<dyn Engine> = match options.get("--engine").map(String::as_str) {

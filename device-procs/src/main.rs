@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use reprise_backends::{Backend, Null, Rtc, Stream};
+use reprise_backends::{Backend, Null, Random, Rtc, Stream};
 use reprise_channel::{DevicePort, Role, jitter};
 use reprise_child::control::{BackendStart, DeviceStart, Fd, PluginInfo, Start, Way};
 use reprise_child::sandbox::{self, Stage};
@@ -100,6 +100,7 @@ fn backend_of(start: &BackendStart) -> Box<dyn Backend> {
         BackendStart::None | BackendStart::Null => Box::new(Null),
         BackendStart::Console { input, output } => Box::new(Stream::new(input.map(own), own(output))),
         BackendStart::Rtc { date } => Box::new(Rtc::new(date.map(u64::from))),
+        BackendStart::Random { offers } => Box::new(Random::new(offers)),
     }
 }
 

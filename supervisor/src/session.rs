@@ -211,7 +211,8 @@ impl Setup {
 
     /// Does the device's host side offer input by itself?
     fn host_input(&self, device: usize) -> bool {
-        !self.mode.is_replay() && matches!(self.machine.devices[device].backend, Backend::Console | Backend::Rtc)
+        let backend = self.machine.devices[device].backend;
+        !self.mode.is_replay() && matches!(backend, Backend::Console | Backend::Rtc | Backend::Random)
     }
 }
 
@@ -320,6 +321,7 @@ impl<'a> Session<'a> {
             Backend::None => BackendStart::None,
             Backend::Null => BackendStart::Null,
             Backend::Rtc => BackendStart::Rtc { date: offers.then(seconds_since_1970) },
+            Backend::Random => BackendStart::Random { offers },
             Backend::Console => BackendStart::Console {
                 input: match console.input.as_ref().filter(|_| offers) {
                     Some(fd) => Some(descriptors.add(fd.as_fd()).context("dup")?),

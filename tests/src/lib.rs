@@ -122,6 +122,12 @@ impl Rig {
         self.linux_of(guest(), append)
     }
 
+    /// The same, with the modules for virtio devices and file systems.
+    pub fn linux_virtio(&self, append: &str) -> Command {
+        let guest = guest();
+        self.linux_of(&Guest { initrd: guest.virtio_initrd.clone(), ..guest.clone() }, append)
+    }
+
     /// The kernel with long translation descriptors on the same board.
     pub fn linux_lpae(&self, append: &str) -> Command {
         let guest = xtask::guest::ensure_lpae(&guest().dir)

@@ -4,6 +4,7 @@
 //! is ready. Everything is done with descriptors that were inherited, so it works in a sandbox.
 
 mod console;
+mod random;
 mod rtc;
 pub mod stream;
 
@@ -11,6 +12,7 @@ use std::fmt::Debug;
 use std::os::fd::RawFd;
 
 pub use console::Console;
+pub use random::Random;
 pub use rtc::Rtc;
 pub use stream::Stream;
 

@@ -184,7 +184,7 @@ impl Class for Blk {
         c
     }
 
-    fn write_config(&mut self, offset: u64, _: u8, value: u64) {
+    fn write_config(&mut self, offset: u64, _: u8, value: u64, _: &mut Effects<'_>) {
         if offset == WRITEBACK {
             self.writeback = value & 1 != 0;
         }

@@ -435,5 +435,5 @@ fn hostile_drivers() {
         let config = ["()", "(queues: 2)"][seed as usize % 2];
         worked += u32::from(hostile::<Virtio<Blk>>(config, &[8, 4][..=seed as usize % 2], &script));
     }
-    assert!(worked > 300, "only {worked} scripts made a request");
+    assert!(worked > 100, "only {worked} scripts made a request");
 }

@@ -108,11 +108,17 @@ impl<T> Core<T> {
     }
 
     /// The chains of a queue that wait for the outside, oldest first.
-    pub fn held(&self, queue: usize) -> impl Iterator<Item = &Job<T>> {
-        self.queues.get(queue).into_iter().flat_map(|q| &q.held)
+    ///
+    /// # Panics
+    /// If there is no such queue.
+    pub fn held(&self, queue: usize) -> std::collections::vec_deque::Iter<'_, Job<T>> {
+        self.queues[queue].held.iter()
     }
 
     /// Finishes the oldest chain that waits.
+    ///
+    /// # Panics
+    /// If there is no such queue.
     pub fn finish(&mut self, queue: usize, answer: Answer) {
         let q = &mut self.queues[queue];
         if let Some(mut job) = q.held.pop_front() {

@@ -110,8 +110,8 @@ pub trait Class: Sized + Debug + 'static {
     fn config(&self, features: u64, fx: &Effects<'_>) -> Vec<u8>;
 
     /// The driver writes `size` bytes at `offset` of the device-specific configuration.
-    fn write_config(&mut self, offset: u64, size: u8, value: u64) {
-        let _ = (offset, size, value);
+    fn write_config(&mut self, offset: u64, size: u8, value: u64, fx: &mut Effects<'_>) {
+        let _ = (offset, size, value, fx);
     }
 
     /// The driver has reset the device.
@@ -153,7 +153,7 @@ pub trait Class: Sized + Debug + 'static {
         let _ = (port, data);
     }
 
-    /// Called after each event, when no transfer is under way: finishes chains that are held ([`Core::finish`]), says what input is wanted.
+    /// Called after each event when no transfer is under way: finishes chains that are held ([`Core::finish`]), says what input is wanted.
     ///
     /// # Errors
     /// Something that no driver may do.
@@ -261,7 +261,7 @@ impl<C: Class> Virtio<C> {
 
     fn write(&mut self, offset: u64, size: u8, value: u64, fx: &mut Effects<'_>) -> Result<(), Bad> {
         if let Some(at) = offset.checked_sub(regs::CONFIG) {
-            self.class.write_config(at, size, value);
+            self.class.write_config(at, size, value, fx);
             return Ok(());
         }
         if size != 4 {

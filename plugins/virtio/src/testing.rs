@@ -400,6 +400,7 @@ pub fn hostile<D: Device>(config: &str, queues: &[u16], script: &[u8]) -> bool {
                         }
                     }
                 }
+                worked |= (0..queues.len()).any(|n| !rig.used(n).is_empty());
             }
         }
         if rig.outside.is_some() {

@@ -313,6 +313,11 @@ pub enum BackendStart {
         /// Seconds since 1970, 32 bits; none in a replay, where the log has it.
         date: Option<u32>,
     },
+    /// Host input whenever the device asks: random bytes.
+    Random {
+        /// False in a replay, where the log has them.
+        offers: bool,
+    },
 }
 
 /// A device's disk: descriptors of files that the supervisor has opened, and how they are used.

@@ -364,6 +364,8 @@ pub enum Backend {
     Null,
     /// The date at start, as host input.
     Rtc,
+    /// As many of the host's random bytes as the device asks for, as host input.
+    Random,
 }
 
 /// A device's grant of guest memory.

@@ -118,6 +118,29 @@ fn the_rest_of_the_tree_stays() {
 }
 
 #[test]
+fn virtio_devices_are_added_once() {
+    let boot_line = r#"linux(kernel: "k", dtb: "d"), devices: [(name: "disk", plugin: "virtio-blk", at: 0x1c130000, size: 0x200, lines: {"irq": spi(9)})]"#;
+    let machine = machine(boot_line, "64M");
+    for cells in [1, 2] {
+        let once = boot(&machine, &board(cells, true), None).unwrap();
+        let tree = Fdt::new(&once.loads[1].1).unwrap();
+        let node = tree.find_node("/virtio@1c130000").unwrap();
+        assert_eq!(node.property("compatible").unwrap().as_str(), Some("virtio,mmio"));
+        let value = |name: &str| {
+            node.property(name)
+                .unwrap()
+                .value
+                .chunks(4)
+                .map(|c| u32::from_be_bytes(c.try_into().unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let reg: &[u32] = if cells == 1 { &[0x1c13_0000, 0x200] } else { &[0, 0x1c13_0000, 0, 0x200] };
+        assert_eq!((&*value("reg"), &*value("interrupts")), (reg, &[0, 9, 4][..]));
+        assert_eq!(boot(&machine, &once.loads[1].1, None).unwrap(), once, "a tree that has the node keeps it");
+    }
+}
+
+#[test]
 fn patching_twice_is_patching_once() {
     let once = boot(&linux("512M"), &board(2, true), None).unwrap();
     let twice = boot(&linux("512M"), &once.loads[1].1, None).unwrap();

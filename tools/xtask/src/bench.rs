@@ -25,6 +25,8 @@ pub enum What {
     Console,
     /// The same guest work on Reprise, recording, and on QEMU, in alternation; see the options below.
     Qemu,
+    /// A guest that reads a disk, on Reprise (recording; not recording with `--plain`) and on QEMU, in alternation.
+    Disk,
 }
 
 /// Measures; `rounds` is how often each thing is run.
@@ -48,7 +50,7 @@ pub fn bench(what: What, rounds: u32) -> Result<()> {
         What::Boot => rig.boot(rounds),
         What::Replay => rig.replay(rounds),
         What::Console => rig.console(rounds),
-        What::Channel | What::Qemu => Ok(()),
+        What::Channel | What::Qemu | What::Disk => Ok(()),
     }
 }
 

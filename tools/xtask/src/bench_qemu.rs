@@ -166,7 +166,7 @@ fn systems(o: &Options) -> Vec<System> {
 }
 
 /// `qemu-system-arm`; installed with apt if it is missing and we may.
-fn qemu() -> Result<PathBuf> {
+pub(crate) fn qemu() -> Result<PathBuf> {
     let name = "qemu-system-arm";
     if let Some(p) = paths::tool(name) {
         return Ok(p);

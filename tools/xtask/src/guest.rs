@@ -29,7 +29,9 @@ pub struct Guest {
     pub dtb_a9: PathBuf,
     /// busybox, our `/init` and a few kernel modules.
     pub initrd: PathBuf,
-    /// The same with `kbench`; made only on request, as it needs a cross compiler.
+    /// The same with the modules for virtio devices and file systems on disks. In a file of its own, so that it costs a plain boot nothing.
+    pub virtio_initrd: PathBuf,
+    /// The initramfs with `kbench`; made only on request, as it needs a cross compiler.
     pub bench_initrd: Option<PathBuf>,
 }
 
@@ -40,6 +42,10 @@ const APPLETS: &str = "sh ash cat ls cp mv rm mkdir mount umount echo dmesg unam
 
 /// Kernel modules that go along, with what they depend on; underscores, no dashes.
 const MODULES: &[&str] = &["sp805_wdt", "ambakmi", "psmouse", "evdev", "i2c_versatile", "at24"];
+
+/// What the initramfs for virtio devices has besides.
+const VIRTIO_MODULES: &[&str] =
+    &["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "virtio_console", "ext4", "crc32c_generic"];
 
 /// Part of the cache key: raise it when the layout of the initramfs changes.
 const LAYOUT: &str = "1";
@@ -55,13 +61,14 @@ impl Guest {
             dtb: dir.join("vexpress-v2p-ca15-tc1.dtb"),
             dtb_a9: dir.join("vexpress-v2p-ca9.dtb"),
             initrd: dir.join("initramfs.cpio"),
+            virtio_initrd: dir.join("initramfs-virtio.cpio"),
             bench_initrd: bench.exists().then_some(bench),
         }
     }
 
     fn complete(&self, bench: bool) -> bool {
         let stamp = self.dir.join("stamp");
-        [&self.kernel, &self.dtb, &self.dtb_a9, &self.initrd].iter().all(|p| p.is_file())
+        [&self.kernel, &self.dtb, &self.dtb_a9, &self.initrd, &self.virtio_initrd].iter().all(|p| p.is_file())
             && (!bench || self.bench_initrd.is_some())
             && fs::read_to_string(stamp).is_ok_and(|s| s == cache_key())
     }
@@ -171,7 +178,9 @@ fn vmlinuz(package: &Path) -> Result<(PathBuf, String)> {
 /// What the initramfs depends on in this repository.
 fn cache_key() -> String {
     let mut h = blake3::Hasher::new();
-    for part in [LAYOUT.as_bytes(), APPLETS.as_bytes(), MODULES.join(" ").as_bytes()] {
+    for part in
+        [LAYOUT.as_bytes(), APPLETS.as_bytes(), MODULES.join(" ").as_bytes(), VIRTIO_MODULES.join(" ").as_bytes()]
+    {
         h.update(part);
     }
     for name in ["init", "run", "kbench.c"] {
@@ -324,8 +333,10 @@ fn build(dir: &Path, apt: &Apt, kernel_package: &str, bench: bool) -> Result<()>
     }
     let bb = ["bin/busybox", "usr/bin/busybox"].map(|p| busybox.join(p)).into_iter().find(|p| p.is_file());
     let bb = fs::read(bb.context("the busybox package holds no busybox")?)?;
-    let modules = modules(&kernel, &release)?;
+    let with_virtio = modules(&kernel, &release, &[MODULES, VIRTIO_MODULES].concat())?;
+    let modules = modules(&kernel, &release, MODULES)?;
     write_atomically(&guest.initrd, &initramfs(bb.clone(), &modules, None)?)?;
+    write_atomically(&guest.virtio_initrd, &initramfs(bb.clone(), &with_virtio, None)?)?;
     let with_kbench = dir.join("initramfs-bench.cpio");
     if bench {
         write_atomically(&with_kbench, &initramfs(bb, &modules, Some(kbench(dir)?))?)?;
@@ -337,8 +348,8 @@ fn build(dir: &Path, apt: &Apt, kernel_package: &str, bench: bool) -> Result<()>
     write_atomically(&dir.join("MANIFEST"), manifest(dir)?.as_bytes())
 }
 
-/// The kernel modules of [`MODULES`] and what they need: path inside the guest -> content, with `modules.dep`.
-fn modules(kernel: &Path, release: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+/// Kernel modules and what they need: path inside the guest -> content, with `modules.dep`.
+fn modules(kernel: &Path, release: &str, list: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {
     let root = [format!("lib/modules/{release}"), format!("usr/lib/modules/{release}")]
         .map(|p| kernel.join(p))
         .into_iter()
@@ -346,7 +357,7 @@ fn modules(kernel: &Path, release: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let Some(root) = root else { return Ok(BTreeMap::new()) };
     let mut index = BTreeMap::new();
     index_modules(&root, &mut index)?;
-    let mut wanted: Vec<String> = MODULES.iter().map(|m| (*m).to_owned()).collect();
+    let mut wanted: Vec<String> = list.iter().map(|m| (*m).to_owned()).collect();
     let mut seen = BTreeSet::new();
     let mut out = BTreeMap::new();
     // Each module's file, and the modules that it needs itself.

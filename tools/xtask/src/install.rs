@@ -57,12 +57,14 @@ pub fn stage() -> Result<PathBuf> {
     Ok(prefix)
 }
 
-/// The plugins that were built: one shared object for each folder in `plugins/`.
+/// The plugins that were built: one shared object for each folder in `plugins/` that makes one.
 fn plugins() -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(paths::root().join("plugins"))? {
         let entry = entry?;
-        if entry.path().join("Cargo.toml").is_file() {
+        // What several plugins share is a library of its own.
+        let makes_one = |manifest: String| manifest.contains("\"cdylib\"");
+        if fs::read_to_string(entry.path().join("Cargo.toml")).is_ok_and(makes_one) {
             let name = entry.file_name().to_string_lossy().replace('-', "_");
             all.push(paths::release_dir().join(format!("libplugin_{name}.so")));
         }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, bench_qemu, coverage, demo, guest, hello, install, suite};
+use xtask::{bench, bench_disk, bench_qemu, coverage, demo, guest, hello, install, suite};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests, demonstrates and measures Reprise")]
@@ -104,6 +104,7 @@ fn main() -> Result<()> {
         Command::Lint => suite::lint(),
         Command::Ci => suite::test(false),
         Command::Bench { what: bench::What::Qemu, rounds, qemu } => bench_qemu::bench(&qemu, rounds.unwrap_or(5)),
+        Command::Bench { what: bench::What::Disk, rounds, qemu } => bench_disk::bench(rounds.unwrap_or(3), !qemu.plain),
         Command::Bench { what, rounds, .. } => bench::bench(what, rounds.unwrap_or(3)),
         Command::Coverage { what, options } => coverage::coverage(what, &options),
         Command::Guest { out, bench, lpae, print } => {

@@ -28,6 +28,8 @@ pub(super) struct Change<'a> {
     pub(super) bootargs: Option<&'a str>,
     /// The initial RAM disk: (first byte, one past the last).
     pub(super) initrd: Option<(u64, u64)>,
+    /// Virtio devices that are to be found: (first address, size, SPI).
+    pub(super) virtio: Vec<(u64, u64, u32)>,
 }
 
 /// A node of the tree.
@@ -103,6 +105,11 @@ impl Node {
         }
     }
 
+    /// Whether it or a node below it has this name.
+    fn names(&self, name: &str) -> bool {
+        self.name == name || self.children.iter().any(|c| c.names(name))
+    }
+
     fn is_memory(&self) -> bool {
         self.get("device_type") == Some(b"memory\0") || self.name == "memory" || self.name.starts_with("memory@")
     }
@@ -114,6 +121,7 @@ pub(super) fn patch(dtb: &[u8], change: &Change<'_>) -> Result<Vec<u8>, BootErro
     reservations.extend(change.reserve.filter(|r| !reservations.contains(r)));
     let (address, size) = (root.cells("#address-cells", 2)?, root.cells("#size-cells", 1)?);
     set_memory(&mut root, change.memory, address, size);
+    add_virtio(&mut root, &change.virtio, address, size);
     if !root.children.iter().any(|c| c.name == "chosen") {
         root.children.push(Node { name: "chosen".into(), ..Node::default() });
     }
@@ -218,6 +226,23 @@ fn set_memory(root: &mut Node, (base, bytes): (u64, u64), address: u32, size: u3
         index += 1;
         index - 1 <= at || !c.is_memory()
     });
+}
+
+/// Adds a node for each virtio device that the board's own tree doesn't name, as no real board has one (binding `virtio,mmio`). Its interrupt is one of the root's
+/// interrupt controller, a GIC: SPI, number, level-sensitive.
+fn add_virtio(root: &mut Node, devices: &[(u64, u64, u32)], address: u32, size: u32) {
+    for &(at, bytes, spi) in devices {
+        let name = format!("virtio@{at:x}");
+        if root.get("interrupt-parent").is_none() || root.names(&name) {
+            continue;
+        }
+        let mut node = Node { name, ..Node::default() };
+        node.set("compatible", b"virtio,mmio\0".to_vec());
+        node.set("reg", [cell(at, address), cell(bytes, size)].concat());
+        node.set("interrupts", [0, spi, 4].iter().flat_map(|c: &u32| c.to_be_bytes()).collect());
+        node.set("dma-coherent", Vec::new());
+        root.children.push(node);
+    }
 }
 
 fn cell(value: u64, cells: u32) -> Vec<u8> {

@@ -13,7 +13,7 @@ pub use fdt::{text, trim};
 pub use generate::generate;
 pub(crate) use generate::unbound;
 
-use crate::machine::{Boot, ImageBoot, LinuxBoot, Machine};
+use crate::machine::{Boot, Device, ImageBoot, LineTarget, LinuxBoot, Machine};
 
 /// The most bytes a device tree may have, before and after patching.
 pub const MAX_DTB: usize = 2 << 20;
@@ -214,6 +214,7 @@ fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Resu
         reserve: linux.release.map(|_| (base, secondary::RESERVED)),
         bootargs: (!linux.append.is_empty()).then_some(linux.append.as_str()),
         initrd: images.initrd.map(|_| (initrd_at, initrd_end)),
+        virtio: virtio_devices(machine),
     };
     let dtb = fdt::patch(images.dtb, &change)?;
     // An image that names its own places may lie outside RAM for more reasons than RAM's size.
@@ -240,6 +241,18 @@ fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Resu
     let regs = registers(machine, [0, linux.machine_id, dtb_at as u32], entry);
     let secondary = registers(machine, [0; 3], base);
     Ok(Plan { loads, regs, secondary })
+}
+
+/// The virtio devices of a machine: (first address, size, SPI).
+fn virtio_devices(machine: &Machine) -> Vec<(u64, u64, u32)> {
+    let place = |d: &Device| {
+        let spi = d.lines.iter().find_map(|l| match l.to {
+            LineTarget::Spi(n) => Some(n),
+            _ => None,
+        });
+        Some((d.at, d.size, spi?))
+    };
+    machine.devices.iter().filter(|d| d.plugin.starts_with("virtio-")).filter_map(place).collect()
 }
 
 fn plan_image(machine: &Machine, image: &ImageBoot, bytes: &[u8]) -> Result<Plan, BootError> {
