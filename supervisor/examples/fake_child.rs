@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Start::Cpu(start) => cpu(child, &start),
         Start::Device(start) => device(child, &start),
         Start::Log(start) => log(child, &start),
+        Start::BackendProc(start) => backend(child, &start.common.name),
     })
 }
 
@@ -93,6 +94,14 @@ fn cpu(mut child: Child, start: &CpuStart) -> anyhow::Result<()> {
             _ => {}
         }
     }
+}
+
+fn backend(mut child: Child, name: &str) -> anyhow::Result<()> {
+    sandbox(&child)?;
+    child.control.ready(Vec::new(), None)?;
+    wait_go(&mut child, &orders(name))?;
+    while !left(&child.control.receive()?) {}
+    Ok(())
 }
 
 fn device(mut child: Child, start: &DeviceStart) -> anyhow::Result<()> {

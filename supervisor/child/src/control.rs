@@ -17,6 +17,8 @@
 //!
 //! File descriptors are inherited; a message names them by number ([`Fd`]).
 
+use std::net::SocketAddrV4;
+
 use reprise_machine::boot::InitialRegs;
 use reprise_machine::{DiskFormat, Machine, Wire};
 use serde::{Deserialize, Serialize};
@@ -122,6 +124,8 @@ pub enum Start {
     Device(DeviceStart),
     /// log-daemon.
     Log(LogStart),
+    /// backend-proc.
+    BackendProc(BackendProcStart),
 }
 
 impl Start {
@@ -131,6 +135,7 @@ impl Start {
             Self::Cpu(s) => &s.common,
             Self::Device(s) => &s.common,
             Self::Log(s) => &s.common,
+            Self::BackendProc(s) => &s.common,
         }
     }
 }
@@ -375,6 +380,67 @@ pub enum DiskMode {
     ReadOnly,
     /// Writes go to memory; the image stays as it is.
     Snapshot,
+}
+
+/// The start of a backend-proc: what a device's host side does that a device-proc may not do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendProcStart {
+    /// What every process gets. `common.name` is the device's name with what this process is for it, such as `eth0 net`.
+    pub common: Common,
+    /// What it is to be.
+    pub role: BackendRole,
+}
+
+/// What a backend-proc is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackendRole {
+    /// A network in user mode.
+    Net(NetStart),
+}
+
+/// The start of a network in user mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetStart {
+    /// One end of a `SOCK_SEQPACKET` pair, one Ethernet frame a message. The other end is the device's.
+    pub frames: Fd,
+    /// What the guest reaches.
+    pub reach: NetReach,
+    /// Who answers the guest's DNS queries.
+    pub resolver: Option<SocketAddrV4>,
+    /// The forwards.
+    pub forwards: Vec<NetForward>,
+    /// From this come TCP's first sequence numbers.
+    pub seed: u64,
+}
+
+/// Which destinations a guest reaches, besides this host's loopback by the gateway's address, and the name server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetReach {
+    /// None.
+    #[default]
+    Loopback,
+    /// All that the host reaches.
+    All,
+}
+
+/// What comes in at a port of the host goes on to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetForward {
+    /// TCP or UDP.
+    pub protocol: NetProtocol,
+    /// A socket of that protocol, bound, and listening if it is TCP; never blocking.
+    pub socket: Fd,
+    /// Where to: an address in the guest's network.
+    pub to: SocketAddrV4,
+}
+
+/// A protocol that can be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// The start of log-daemon.

@@ -6,7 +6,8 @@
 //! | files | cpu-proc: none. device-proc: reading, for the loader; its disk's, by offset. log-daemon: its recording's directory | device-proc: its disk's, by offset; holes in those it writes |
 //! | memory | nothing shared can be mapped; new executable pages only for the loader, never writable ones | no new executable pages, no page becomes writable |
 //! | processes | no fork, exec, ptrace, signals to others; threads only in cpu-proc and log-daemon | no threads |
-//! | always denied | sockets, truncating, allocating file space, punching holes into shared memory (`MADV_REMOVE`), taking other processes' memory or descriptors |
+//! | sockets | backend-proc with a network: making TCP, UDP and ICMP echo sockets of IPv4, connecting and accepting, never binding | the same |
+//! | always denied | all other sockets, truncating, allocating file space, punching holes into shared memory (`MADV_REMOVE`), taking other processes' memory or descriptors |
 //!
 //! A page that another process owns is mapped read-only; a device-proc can't change that at any stage, as `mprotect` to a writable page
 //! is denied from `Attached` on. A device-proc therefore starts its threads *before* `Attached`; cpu-proc and log-daemon before `Loaded`. Filters hold for
@@ -29,7 +30,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::control::{DiskStart, Fd, FromChild, LogDisk, Mode, Start};
+use crate::control::{BackendRole, DiskStart, Fd, FromChild, LogDisk, Mode, Start};
 use crate::socket::CONTROL_FD;
 use crate::syscalls::Syscall;
 
@@ -59,6 +60,8 @@ pub enum Role {
         /// It is written to, not only read.
         write: bool,
     },
+    /// backend-proc with a network: connections to anywhere, and no files.
+    Net,
 }
 
 /// What a child may do.
@@ -96,6 +99,12 @@ impl Policy {
                 address_space: 4 * GIB,
                 descriptors: 64,
                 disk: s.disk.as_ref().map(DiskStart::files).unwrap_or_default(),
+            },
+            Start::BackendProc(s) => match s.role {
+                // A network's connections are limited, each with its buffers and a descriptor.
+                BackendRole::Net(_) => {
+                    Self { role: Role::Net, address_space: 4 * GIB, descriptors: 1024, disk: Vec::new() }
+                }
             },
             Start::Log(s) => Self {
                 role: Role::Log { dir: s.dir_path.clone(), write: s.common.mode == Mode::Record },
@@ -155,10 +164,9 @@ fn limits(policy: &Policy) -> Result<(), SandboxError> {
 fn restrict_files(stage: Stage, role: &Role) -> Result<(), landlock::RulesetError> {
     let abi = ABI::V6;
     let set = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
-    let set = set
-        .handle_access(AccessFs::from_all(abi))?
-        .handle_access(AccessNet::from_all(abi))?
-        .scope(Scope::from_all(abi))?;
+    // A network may connect to any port, which no landlock rule can say.
+    let net = if *role == Role::Net { AccessNet::BindTcp.into() } else { AccessNet::from_all(abi) };
+    let set = set.handle_access(AccessFs::from_all(abi))?.handle_access(net)?.scope(Scope::from_all(abi))?;
     let mut set = set.create()?;
     let read = AccessFs::from_read(abi) & !AccessFs::Execute;
     let rule = match (stage, role) {
@@ -334,6 +342,9 @@ fn filter(stage: Stage, policy: &Policy) -> Result<BpfProgram, SandboxError> {
     }
     add_files(&mut rules, early, role);
     add_disk(&mut rules, &policy.disk);
+    if *role == Role::Net {
+        add_sockets(&mut rules);
+    }
     if early && *role == Role::Device {
         let executable = arg(2, MaskedEq(PROT_EXEC | PROT_WRITE), PROT_EXEC);
         rules.get_mut(&libc::SYS_mmap).expect("set above").push(all(vec![executable, private()]));
@@ -383,6 +394,26 @@ fn add_disk(rules: &mut Rules, files: &[(Fd, bool)]) {
             add(libc::SYS_fallocate, vec![is(fd), arg(1, Eq, hole)]);
         }
     }
+}
+
+/// Sockets of IPv4 that connect and are connected to. Those that listen are inherited: nothing here binds.
+fn add_sockets(rules: &mut Rules) {
+    use SeccompCmpOp::{Eq, MaskedEq};
+    // The bits of a socket's type that are no flags (`SOCK_TYPE_MASK` in the kernel's `linux/net.h`).
+    const TYPE: u64 = 0xf;
+    let socket = |kind: i32, protocol: i32| {
+        let (kind, protocol) = (kind as u64, protocol as u64);
+        all(vec![arg(0, Eq, libc::AF_INET as u64), arg(1, MaskedEq(TYPE), kind), arg(2, Eq, protocol)])
+    };
+    let kinds = [(libc::SOCK_STREAM, 0), (libc::SOCK_DGRAM, 0), (libc::SOCK_DGRAM, libc::IPPROTO_ICMP)];
+    rules.insert(libc::SYS_socket, kinds.map(|(kind, protocol)| socket(kind, protocol)).to_vec());
+    for call in [libc::SYS_connect, libc::SYS_accept4, libc::SYS_getpeername, libc::SYS_shutdown, libc::SYS_sendto] {
+        rules.insert(call, Vec::new());
+    }
+    let option = |level: i32, name: i32| all(vec![arg(1, Eq, level as u64), arg(2, Eq, name as u64)]);
+    rules.insert(libc::SYS_getsockopt, vec![option(libc::SOL_SOCKET, libc::SO_ERROR)]);
+    let settable = [(libc::SOL_SOCKET, libc::SO_LINGER), (libc::IPPROTO_TCP, libc::TCP_NODELAY)];
+    rules.insert(libc::SYS_setsockopt, settable.map(|(level, name)| option(level, name)).to_vec());
 }
 
 /// `openat` that makes no file and can't write.

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -42,6 +42,7 @@ fn policy(role: &str, fds: &Prepared) -> Policy {
         "device" | "disk" | "read-disk" => Role::Device,
         "log" => Role::Log { dir, write: true },
         "read-log" => Role::Log { dir, write: false },
+        "net" => Role::Net,
         other => panic!("no role {other}"),
     };
     Policy { role, address_space: 8 << 30, descriptors: 64, disk }
@@ -107,6 +108,9 @@ struct Prepared {
     file: File,
     other: File,
     socket: std::os::unix::net::UnixDatagram,
+    listener: std::net::TcpListener,
+    port: u16,
+    unbound: OwnedFd,
 }
 
 impl Prepared {
@@ -114,8 +118,21 @@ impl Prepared {
         let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
         files.iter().for_each(|file| file.write_all_at(b"text", 0).unwrap());
         let [file, other] = files;
-        Self { file, other, socket: std::os::unix::net::UnixDatagram::unbound().unwrap() }
+        let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let unbound = inet(libc::SOCK_STREAM, 0).unwrap();
+        Self { file, other, socket, listener, port, unbound }
     }
+}
+
+/// A socket of IPv4.
+fn inet(kind: libc::c_int, protocol: libc::c_int) -> std::io::Result<OwnedFd> {
+    // SAFETY: the call takes numbers only.
+    let fd = unsafe { libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, protocol) };
+    check(fd.into())?;
+    // SAFETY: the kernel has just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn check(result: libc::c_long) -> std::io::Result<()> {
@@ -161,6 +178,23 @@ fn make(what: &str, fds: &Prepared) -> std::io::Result<()> {
         }
         "thread" => std::thread::Builder::new().spawn(|| ()).map(|t| t.join().unwrap()),
         "socket" => std::net::UdpSocket::bind("127.0.0.1:0").map(drop),
+        "tcp" => tcp(&fds.listener, fds.port),
+        "udp" => inet(libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, 0).map(drop),
+        // Whether this user may ping is the system's matter.
+        "echo" => match inet(libc::SOCK_DGRAM, libc::IPPROTO_ICMP) {
+            Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => Err(e),
+            _ => Ok(()),
+        },
+        "raw" => inet(libc::SOCK_RAW, libc::IPPROTO_ICMP).map(drop),
+        "sctp" => inet(libc::SOCK_STREAM, libc::IPPROTO_SCTP).map(drop),
+        "ipv6" => call(libc::SYS_socket, libc::AF_INET6 as usize, libc::SOCK_STREAM as usize, 0, 0),
+        "unix" => call(libc::SYS_socket, libc::AF_UNIX as usize, libc::SOCK_STREAM as usize, 0, 0),
+        "netlink" => call(libc::SYS_socket, libc::AF_NETLINK as usize, libc::SOCK_RAW as usize, 0, 0),
+        "packet" => call(libc::SYS_socket, libc::AF_PACKET as usize, libc::SOCK_RAW as usize, 0, 0),
+        "listen" => call(libc::SYS_listen, fds.unbound.as_raw_fd() as usize, 1, 0, 0),
+        "set-mark" => {
+            nix::sys::socket::setsockopt(&fds.unbound, nix::sys::socket::sockopt::Mark, &1).map_err(Into::into)
+        }
         "connect" => call(libc::SYS_connect, fds.socket.as_raw_fd() as usize, c"/x".as_ptr() as usize, 2, 0),
         "send-to" => fds.socket.send_to(b"x", "/tmp/nobody").map(drop),
         "ptrace" => call(libc::SYS_ptrace, libc::PTRACE_TRACEME as usize, 0, 0, 0),
@@ -204,6 +238,26 @@ fn make(what: &str, fds: &Prepared) -> std::io::Result<()> {
         "new-filter" => call(libc::SYS_seccomp, 0, 0, 0, 0),
         other => panic!("no try {other}"),
     }
+}
+
+/// A connection with itself.
+fn tcp(listener: &std::net::TcpListener, port: u16) -> std::io::Result<()> {
+    let at = nix::sys::socket::SockaddrIn::new(127, 0, 0, 1, port);
+    let socket = inet(libc::SOCK_STREAM, 0)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &at)?;
+    nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::SocketError)?;
+    let flags = nix::sys::socket::SockFlag::SOCK_CLOEXEC;
+    let other = nix::sys::socket::accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: the kernel has just made it.
+    let mut other = unsafe { std::net::TcpStream::from_raw_fd(other) };
+    other.set_nodelay(true)?;
+    let mut stream = std::net::TcpStream::from(socket);
+    stream.write_all(b"hello")?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut text = String::new();
+    other.read_to_string(&mut text)?;
+    assert_eq!(text, "hello");
+    Ok(())
 }
 
 fn write_in(dir: &std::path::Path) -> std::io::Result<()> {
@@ -257,7 +311,7 @@ fn allowed(role: &str, what: &str) {
 
 #[test]
 fn ordinary_work_is_allowed() {
-    for role in ["cpu", "device", "log", "read-log"] {
+    for role in ["cpu", "device", "log", "read-log", "net"] {
         allowed(role, "ordinary");
         allowed(role, "ordinary!");
         allowed(role, "make-read-only!");
@@ -292,6 +346,33 @@ fn nobody_leaves_the_sandbox() {
     }
     forbidden("device", "fork", &["clone", "fork"]);
     forbidden("cpu", "fork", &["clone", "fork"]);
+}
+
+#[test]
+fn a_network_has_sockets_of_ipv4_and_nothing_else() {
+    for stage in ["", "!"] {
+        for what in ["tcp", "udp", "echo"] {
+            allowed("net", &format!("{what}{stage}"));
+        }
+        for what in ["raw", "sctp", "ipv6", "unix", "netlink", "packet"] {
+            forbidden("net", &format!("{what}{stage}"), &["socket"]);
+            forbidden("device", &format!("{what}{stage}"), &["socket"]);
+        }
+        // `socket` is one that is bound.
+        forbidden("net", &format!("socket{stage}"), &["bind"]);
+        forbidden("net", &format!("listen{stage}"), &["listen"]);
+        forbidden("net", &format!("set-mark{stage}"), &["setsockopt"]);
+        forbidden("net", &format!("read-file{stage}"), &["openat"]);
+        forbidden("net", &format!("write-file{stage}"), &["openat"]);
+        for (what, syscall) in [("exec", "execve"), ("ptrace", "ptrace"), ("memfd", "memfd_create")] {
+            forbidden("net", &format!("{what}{stage}"), &[syscall]);
+        }
+        forbidden("net", &format!("kill-parent{stage}"), &["kill"]);
+    }
+    forbidden("net", "map-code!", &["mmap"]);
+    forbidden("net", "make-code!", &["mprotect"]);
+    forbidden("net", "fork!", &["clone", "fork"]);
+    forbidden("net", "thread!", &["mprotect", "clone"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::Command;
 /// Programs that a user calls.
 const BIN: &[&str] = &["supervisor", "reprise-log", "vmctl"];
 /// Programs that only the supervisor starts.
-const LIBEXEC: &[&str] = &["cpu-proc", "log-daemon", "device-proc"];
+const LIBEXEC: &[&str] = &["cpu-proc", "log-daemon", "device-proc", "backend-proc"];
 
 /// `cargo build --release` of everything a user runs. Debug builds are too slow to boot a kernel.
 ///
