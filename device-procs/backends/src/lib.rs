@@ -4,6 +4,7 @@
 //! is ready. Everything is done with descriptors that were inherited, so it works in a sandbox.
 
 mod console;
+mod packets;
 mod random;
 mod rtc;
 pub mod stream;
@@ -12,6 +13,7 @@ use std::fmt::Debug;
 use std::os::fd::RawFd;
 
 pub use console::Console;
+pub use packets::Packets;
 pub use random::Random;
 pub use rtc::Rtc;
 pub use stream::Stream;
