@@ -15,12 +15,13 @@ mod output;
 mod serve;
 mod watch;
 
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use reprise_backends::{Backend, Null, Random, Rtc, Stream};
+use reprise_backends::{Backend, Null, Packets, Random, Rtc, Stream};
 use reprise_channel::{DevicePort, Role, jitter};
 use reprise_child::control::{BackendStart, DeviceStart, Fd, PluginInfo, Start, Way};
 use reprise_child::sandbox::{self, Stage};
@@ -65,7 +66,7 @@ fn body(child: Child) -> anyhow::Result<()> {
     if start.way == Way::Standby {
         port.stand_by();
     }
-    let backend = backend_of(&start.backend);
+    let backend = backend_of(&start.backend).with_context(|| format!("{name}: its backend"))?;
     let estate = start.estate.map(|fd| Estate::map(&own(fd))).transpose().with_context(|| name.clone())?;
     let mut disks = Media::new(start.disk.as_ref().map(|d| DiskFiles::new(d, own)).transpose()?);
     let watcher = Watcher::start(child.control.raw(), backend.input_fd(), backend.output_fd())
@@ -95,13 +96,14 @@ fn own(fd: Fd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-fn backend_of(start: &BackendStart) -> Box<dyn Backend> {
-    match *start {
-        BackendStart::None | BackendStart::Null => Box::new(Null),
+fn backend_of(start: &BackendStart) -> io::Result<Box<dyn Backend>> {
+    Ok(match *start {
+        BackendStart::None | BackendStart::Null | BackendStart::Packets { fd: None } => Box::new(Null),
+        BackendStart::Packets { fd: Some(fd) } => Box::new(Packets::new(own(fd))?),
         BackendStart::Console { input, output } => Box::new(Stream::new(input.map(own), own(output))),
         BackendStart::Rtc { date } => Box::new(Rtc::new(date.map(u64::from))),
         BackendStart::Random { offers } => Box::new(Random::new(offers)),
-    }
+    })
 }
 
 fn load(start: &DeviceStart, fd: Fd, file: &str) -> anyhow::Result<Plugin> {

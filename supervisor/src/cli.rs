@@ -65,6 +65,9 @@ pub(crate) struct RunArgs {
     /// A device's disk: an image file. snapshot=on keeps it as it is and forgets what the guest writes. May be given for several devices.
     #[arg(long, value_name = "NAME=FILE[,format=raw|qcow2][,snapshot=on|off][,readonly]", value_parser = reprise_machine::parse_disk)]
     pub(crate) disk: Vec<(String, reprise_machine::Disk)>,
+    /// A device's network: in user mode (the default), a tap interface of the host, or none. May be given for several devices.
+    #[arg(long, value_name = "NAME=user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,reach=all][,dns=ADDR]|tap:IFNAME|none", value_parser = crate::net::parse)]
+    pub(crate) net: Vec<crate::net::NetArg>,
     /// What guest time does while the guest idles: jump ahead, or wait. Default: realtime on a terminal, else warp.
     #[arg(long, value_enum)]
     pub(crate) clock: Option<ClockArg>,

@@ -126,6 +126,13 @@ fn sweep_one(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
+/// A random number.
+pub(crate) fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
 /// A new random UUID (RFC 9562, version 4).
 pub(crate) fn new_uuid() -> io::Result<String> {
     let mut bytes = [0; 16];

@@ -8,6 +8,7 @@ mod failure;
 mod images;
 mod keeper;
 mod leftovers;
+mod net;
 mod operator;
 mod outcome;
 mod plugins;

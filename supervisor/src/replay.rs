@@ -65,6 +65,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
         uuid: leftovers::new_uuid().context("/dev/urandom")?,
         plugins,
         disks,
+        nets: Vec::new(),
         log: Log::Replay {
             dir: dir.canonicalize().with_context(|| dir.display().to_string())?,
             specs: manifest.plugins.iter().map(|p| p.spec.clone()).collect(),

@@ -14,7 +14,7 @@ use crate::images::{BootFiles, BootImage};
 use crate::session::{self, Log, Setup};
 use crate::signals::EndSignals;
 use crate::terminal::{self, Terminal, say};
-use crate::{disks, leftovers, plugins, record};
+use crate::{disks, leftovers, net, plugins, record};
 
 pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
     if let Some(to) = &args.dump_dtb {
@@ -94,6 +94,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     let plugins = plugins::find(&machine, &spans, &layout)?;
     let uuid = leftovers::new_uuid().context("/dev/urandom")?;
     let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
+    let nets = net::open_all(&machine, &args.net)?;
     let (mode, log) = match &args.record {
         None => (Mode::Plain, Log::None),
         Some(dir) => {
@@ -112,6 +113,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
         uuid,
         plugins,
         disks,
+        nets,
         log,
         log_dma_reads: args.log_dma_reads,
         stop_at: args.common.stop_at,

@@ -29,6 +29,7 @@ use crate::failure::Failure;
 use crate::images::{BootImage, guest_ram};
 use crate::keeper::Keeper;
 use crate::leftovers::MachineLock;
+use crate::net::{self, Net};
 use crate::operator::Operators;
 use crate::outcome::Outcome;
 use crate::plugins::PluginFile;
@@ -82,6 +83,8 @@ pub(crate) struct Setup {
     pub(crate) plugins: Vec<Rc<PluginFile>>,
     /// The devices' disks, in the machine's order.
     pub(crate) disks: Vec<Option<OpenDisk>>,
+    /// The devices' networks, in the machine's order; empty in a replay.
+    pub(crate) nets: Vec<Option<Net>>,
     pub(crate) log: Log,
     /// What devices read from guest memory is recorded with its bytes.
     pub(crate) log_dma_reads: bool,
@@ -103,6 +106,8 @@ enum Role {
     Standby(usize),
     /// It has made way for another, or failed to take over.
     Retired,
+    /// The network of the device with this index.
+    Net(usize),
 }
 
 /// What went wrong with a child.
@@ -124,6 +129,8 @@ struct Session<'a> {
     states: Vec<Option<DeviceState>>,
     channels: Vec<ChannelSegment>,
     control: Option<ControlSegment>,
+    /// The wires of networks; kept, as they outlive the processes at their ends.
+    links: Vec<Option<net::Link>>,
     guest: GuestConsole,
     /// The guest's ends of the console, for processes that are yet to come.
     console: ChildConsole,
@@ -212,7 +219,7 @@ impl Setup {
     /// Does the device's host side offer input by itself?
     fn host_input(&self, device: usize) -> bool {
         let backend = self.machine.devices[device].backend;
-        !self.mode.is_replay() && matches!(backend, Backend::Console | Backend::Rtc | Backend::Random)
+        !self.mode.is_replay() && matches!(backend, Backend::Console | Backend::Rtc | Backend::Random | Backend::Net)
     }
 }
 
@@ -233,6 +240,7 @@ impl<'a> Session<'a> {
             states: Vec::new(),
             channels: Vec::new(),
             control: None,
+            links: Vec::new(),
             guest,
             console,
             plugins: setup.plugins.clone(),
@@ -280,6 +288,7 @@ impl<'a> Session<'a> {
         if setup.mode.has_devices() {
             for i in 0..setup.machine.devices.len() {
                 self.estates.push(revival::Estate::new()?);
+                self.open_net(i)?;
                 let child = self.launch_device(i, Way::Fresh)?;
                 self.adopt(Role::Device(i), child);
             }
@@ -309,6 +318,23 @@ impl<'a> Session<'a> {
         self.states.push(None);
     }
 
+    /// Lays a device's wire to its network, if it has one.
+    fn open_net(&mut self, i: usize) -> Result<(), Failure> {
+        let setup = self.setup;
+        let Some(net) = setup.nets.get(i).and_then(Option::as_ref) else {
+            self.links.push(None);
+            return Ok(());
+        };
+        let link = net.connect().context("the network's wire")?;
+        if let Net::User(user) = net {
+            let common = setup.common(&format!("{} net", setup.machine.devices[i].name), usize::MAX - i);
+            let child = user.start(&link, &setup.program(net::PROGRAM)?, common)?;
+            self.adopt(Role::Net(i), child);
+        }
+        self.links.push(Some(link));
+        Ok(())
+    }
+
     /// Starts a process for a device.
     fn launch_device(&self, i: usize, way: Way) -> Result<Running, Failure> {
         let setup = self.setup;
@@ -322,6 +348,12 @@ impl<'a> Session<'a> {
             Backend::Null => BackendStart::Null,
             Backend::Rtc => BackendStart::Rtc { date: offers.then(seconds_since_1970) },
             Backend::Random => BackendStart::Random { offers },
+            Backend::Net => BackendStart::Packets {
+                fd: match &self.links[i] {
+                    Some(link) => Some(descriptors.add(link.device()).context("dup")?),
+                    None => None,
+                },
+            },
             Backend::Console => BackendStart::Console {
                 input: match console.input.as_ref().filter(|_| offers) {
                     Some(fd) => Some(descriptors.add(fd.as_fd()).context("dup")?),

@@ -35,7 +35,7 @@ impl Stage {
         let fake = supervisor.parent().unwrap().join("examples/fake_child");
         let place = |from: &Path, name: &str| std::fs::copy(from, dir.path().join(name)).map(drop).unwrap();
         place(supervisor, "supervisor");
-        for name in ["cpu-proc", "device-proc", "log-daemon"] {
+        for name in ["cpu-proc", "device-proc", "log-daemon", "backend-proc"] {
             place(&fake, name);
         }
         std::fs::write(dir.path().join("libplugin_fake.so"), "bytes of a plugin\n").unwrap();
@@ -353,5 +353,30 @@ fn the_terminal_is_raw_while_the_guest_has_it() {
     ended.assert(0, "the machine was ended");
     assert!(ended.err.contains("Ctrl-a x"), "{ended:?}");
     assert_eq!(mode(), before);
+    stage.assert_clean();
+}
+
+#[test]
+fn a_network_has_a_process_that_is_watched() {
+    let stage = Stage::new();
+    let text = MACHINE.replace("at: 0x1c110000, size: 0x1000", "at: 0x1c110000, size: 0x1000, backend: net");
+    std::fs::write(stage.path("m.ron"), text).unwrap();
+    let run = |orders: &str, net: &[&str]| stage.run(orders, &[&["--config", "m.ron"], net].concat());
+    run("", &[]).assert(0, "");
+    run("timer net=abort,cpu=wait", &[]).assert(6, "timer net");
+    run("timer net=open,cpu=wait", &["--net", "timer=user,reach=all,dns=none"])
+        .assert(6, "timer net made a system call");
+    // Without a network there is no process that could do as it is told.
+    run("timer net=abort", &["--net", "timer=none"]).assert(0, "");
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let forward = format!("timer=user,hostfwd=tcp:{}-:22", held.local_addr().unwrap());
+    run("", &["--net", &forward]).assert(2, "; give another port, or end what uses this one");
+    run("", &["--net", "uart0=user"]).assert(2, "there is no device uart0 with `backend: net`; give one of timer");
+    run("", &["--net", "timer=user", "--net", "timer=none"]).assert(2, "timer has a network already");
+    run("", &["--net", "timer=lan"]).assert(2, "`lan` is no network; say NAME=user, NAME=tap:IFNAME or NAME=none");
+    run("", &["--record", "--net", "timer=user"]).assert(0, "");
+    run("timer net=abort", &["--net", "timer=none"]).assert(0, "");
+    let replay = stage.run("timer net=abort", &["replay"]);
+    assert!(!replay.err.contains("timer net"), "a replay has no network: {replay:#?}");
     stage.assert_clean();
 }

@@ -140,7 +140,8 @@ pub(crate) fn in_network(ip: Ipv4Addr) -> bool {
 }
 
 /// Can a guest have this address?
-fn is_guest(ip: Ipv4Addr) -> bool {
+#[must_use]
+pub fn is_guest(ip: Ipv4Addr) -> bool {
     in_network(ip) && ip != GATEWAY && ip != NAMESERVER && !matches!(ip.octets()[3], 0 | 255)
 }
 

@@ -313,6 +313,11 @@ pub enum BackendStart {
         /// Bytes to the user. A closed or full one never stops the device for good.
         output: Fd,
     },
+    /// Packets, such as Ethernet frames.
+    Packets {
+        /// Where each read and each write is one; none in a replay, where the log has them, and if there is no network.
+        fd: Option<Fd>,
+    },
     /// Host input once, at `Go`: the date.
     Rtc {
         /// Seconds since 1970, 32 bits; none in a replay, where the log has it.

@@ -366,6 +366,8 @@ pub enum Backend {
     Rtc,
     /// As many of the host's random bytes as the device asks for, as host input.
     Random,
+    /// A network: which one, the command line says.
+    Net,
 }
 
 /// A device's grant of guest memory.
