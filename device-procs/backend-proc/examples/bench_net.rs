@@ -2,7 +2,6 @@
 //! it is looked for beside the examples' folder.
 
 #[path = "../tests/common/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
 mod common;
 
 use std::io::{Read, Write};
