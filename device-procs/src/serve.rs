@@ -255,6 +255,8 @@ impl Server {
             Way::Standby => {
                 self.succeed()?;
                 self.control.send(&FromChild::Took)?;
+                // The recording is told first.
+                self.await_go()?;
             }
         }
         self.watch.want(CONTROL);
@@ -435,7 +437,7 @@ impl Server {
     /// The device's step, its effects, then the answer. `again`: all of them are in the ring already.
     fn step(&mut self, taken: Taken, again: bool) -> Result<(), Stop> {
         self.last = taken.seq;
-        if self.plugins.later.last().is_some_and(|next| next.0 <= taken.seq) {
+        while self.plugins.later.last().is_some_and(|next| next.0 <= taken.seq) {
             let state = self.device.save()?;
             self.next_plugin()?;
             self.device = self.plugins.plugin.restore(&self.plugins.config, &state)?;

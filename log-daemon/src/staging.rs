@@ -265,9 +265,12 @@ impl Drop for Staging {
     }
 }
 
+/// What a dead daemon has left: what its last chunk reaches, and what came since.
+type Left = (Base, Vec<Item>);
+
 impl Staging {
     /// Maps the memory, and gives what an earlier daemon left in it. Not possible in the sandbox any more.
-    pub(crate) fn map(fd: &OwnedFd) -> Result<(Self, Option<(Base, Vec<Item>)>)> {
+    pub(crate) fn map(fd: &OwnedFd) -> Result<(Self, Option<Left>)> {
         let len = usize::try_from(nix::sys::stat::fstat(fd).context("fstat")?.st_size)?;
         ensure!(len >= 3 * PAGE && len % PAGE == 0, "the staging memory has an impossible size");
         // SAFETY: a new shared mapping of a file that is sealed against getting shorter.

@@ -10,7 +10,7 @@ use crate::cli::ReplayArgs;
 use crate::failure::Failure;
 use crate::images::{BootFiles, BootImage};
 use crate::plugins::PluginFile;
-use crate::session::{self, Log, Setup};
+use crate::session::{self, Log, Setup, Swaps};
 use crate::signals::EndSignals;
 use crate::terminal::Terminal;
 use crate::{disk_record, disks, leftovers};
@@ -52,6 +52,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
             plugins.push(PluginFile::new(origin, recording.read_input(&plugin.hash)?)?);
         }
     }
+    let swaps = if mode.has_devices() { swaps(&recording, &machine)? } else { Vec::new() };
     disk_record::find(&recording, &mut machine, &args.disk, mode)?;
     let disks = disks::open_all(&mut machine, None, mode, Some(DEFAULT_SLOTS))?;
     disk_record::check(&recording, &disk_record::names(&machine), &disks)?;
@@ -64,6 +65,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
         spans: None,
         uuid: leftovers::new_uuid().context("/dev/urandom")?,
         plugins,
+        swaps,
         disks,
         nets: Vec::new(),
         log: Log::Replay {
@@ -76,6 +78,22 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
         jitter: args.common.jitter,
         layout: session::layout()?,
     })
+}
+
+/// The plugins that were swapped in, for each device in the machine's order.
+fn swaps(recording: &Recording, machine: &Machine) -> Result<Vec<Swaps>, Failure> {
+    let mut all = vec![Swaps::new(); machine.devices.len()];
+    for swap in recording.swaps()? {
+        let Some(list) = all.get_mut(usize::from(swap.channel)) else {
+            let dir = recording.dir().display();
+            return Err(Failure::recording(format!(
+                "{dir}: it swaps a plugin of a device that its machine does not have"
+            )));
+        };
+        let plugin = PluginFile::new(swap.name.clone(), recording.read_input(&swap.input())?)?;
+        list.push((swap.request, plugin));
+    }
+    Ok(all)
 }
 
 /// One plugin for each device, in the machine's order.

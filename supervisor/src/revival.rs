@@ -4,10 +4,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use reprise_child::control::{Blame, ESTATE_BYTES, ToChild, Way};
+use reprise_child::control::{Blame, ESTATE_BYTES, SwapNote, ToChild, Way};
 use reprise_device::spec::PluginSpec;
+use reprise_recording::store_input;
 
-use super::{Role, Session};
+use super::{Log, Role, Session};
 use crate::failure::Failure;
 use crate::images;
 use crate::plugins::PluginFile;
@@ -65,7 +66,7 @@ pub(super) struct Swap {
 impl Session<'_> {
     /// Gives a device whose process has died a new one. False if it is to stay dead.
     pub(super) fn revive(&mut self, device: usize) -> Result<bool, Failure> {
-        if !self.running || self.leaving || self.trouble.is_some() {
+        if self.leaving || self.trouble.is_some() {
             return Ok(false);
         }
         let completed = self.channels[device].progress().1;
@@ -80,7 +81,9 @@ impl Session<'_> {
         }
         estate.revived += 1;
         tracing::info!("{}: a successor takes over", self.setup.machine.devices[device].name);
-        let new = self.launch_device(device, Way::Successor)?;
+        // Before the machine runs there is nothing to go on with.
+        let way = if self.running { Way::Successor } else { Way::Fresh };
+        let new = self.launch_device(device, way)?;
         let at = self.place(Role::Device(device)).expect("every device has a place");
         let old = std::mem::replace(&mut self.children[at].1, new);
         self.past_cpu_seconds += old.exit().map_or(0.0, |e| e.cpu_seconds);
@@ -159,7 +162,28 @@ impl Session<'_> {
         self.send(Role::Standby(device), &ToChild::Go);
         self.swap_until(deadline, "take over", |s| s.swap.took)?;
         let request = self.swap.yielded.expect("waited for");
+        self.note_swap(device, request, deadline)?;
+        self.send(Role::Standby(device), &ToChild::Go);
         Ok(Swapped { request, pause: began.elapsed() })
+    }
+
+    /// Puts the new plugin into the recording, if there is one, before it serves.
+    fn note_swap(&mut self, device: usize, request: u64, deadline: Instant) -> Result<(), String> {
+        let Log::Record(recording) = &self.setup.log else { return Ok(()) };
+        let plugin = &self.plugins[device];
+        let version = self.ready_of(Role::Standby(device)).and_then(|r| r.plugin.as_ref()).map(|p| p.version.clone());
+        store_input(&recording.dir, &plugin.bytes).map_err(|e| format!("the recording: {e}"))?;
+        let note = SwapNote {
+            channel: device as u16,
+            request,
+            hash: *blake3::hash(&plugin.bytes).as_bytes(),
+            name: plugin.origin.clone(),
+            version: version.unwrap_or_default(),
+        };
+        // It is said again to a daemon that takes the place of one that died.
+        self.keeper.swaps.push(note.clone());
+        self.send(Role::Log, &ToChild::Swapped(note));
+        self.swap_until(deadline, "get into the recording", |s| s.keeper.swaps.is_empty())
     }
 
     /// The spec that cpu-proc goes by.

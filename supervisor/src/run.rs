@@ -112,6 +112,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
         spans: Some(spans),
         uuid,
         plugins,
+        swaps: Vec::new(),
         disks,
         nets,
         log,

@@ -14,8 +14,8 @@ use reprise_channel::segment::segment_name;
 use reprise_channel::{ChannelConfig, ChannelSegment, CloseReason, ControlConfig, ControlSegment};
 use reprise_child::control::{
     BackendStart, Blame, BootMemory, Common, CpuChannel, CpuFinished, CpuStart, DeviceStart, DeviceState, EndReason,
-    Engine, FromChild, LogChannel, LogConsole, LogDisk, LogFinished, LogStart, Mode, Ready, Start, StopReason, ToChild,
-    Totals, Way,
+    Engine, FromChild, LogChannel, LogConsole, LogDisk, LogFinished, LogStart, Mode, PluginSwap, Ready, Start,
+    StopReason, ToChild, Totals, Way,
 };
 use reprise_child::operator::{Answer, Command, DeviceStatus, Status};
 use reprise_child::syscall_name;
@@ -68,6 +68,9 @@ pub(crate) enum Log {
     },
 }
 
+/// The plugins that were swapped into a device, each with the first request that it serves.
+pub(crate) type Swaps = Vec<(u64, Rc<PluginFile>)>;
+
 /// Everything that a session needs.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -81,6 +84,8 @@ pub(crate) struct Setup {
     pub(crate) boot: BootImage,
     /// The devices' plugins, in the machine's order; empty in mode `Absent`.
     pub(crate) plugins: Vec<Rc<PluginFile>>,
+    /// In a replay: for each device, the plugins that were swapped in, and the first requests that they serve.
+    pub(crate) swaps: Vec<Swaps>,
     /// The devices' disks, in the machine's order.
     pub(crate) disks: Vec<Option<OpenDisk>>,
     /// The devices' networks, in the machine's order; empty in a replay.
@@ -342,6 +347,11 @@ impl<'a> Session<'a> {
         let mut descriptors = Descriptors::default();
         let plugin_fd = descriptors.add(plugin.as_fd()).context("dup")?;
         let estate = descriptors.add(self.estate_fd(i)).context("dup")?;
+        let mut swaps = Vec::new();
+        for (request, plugin) in setup.swaps.get(i).into_iter().flatten() {
+            let fd = descriptors.add(plugin.as_fd()).context("dup")?;
+            swaps.push(PluginSwap { request: *request, plugin: fd, plugin_file: plugin.origin.clone() });
+        }
         let offers = setup.host_input(i);
         let backend = match device.backend {
             Backend::None => BackendStart::None,
@@ -375,7 +385,7 @@ impl<'a> Session<'a> {
             disk: setup.disks[i].as_ref().map(|disk| disk.start(&mut descriptors)).transpose()?,
             estate: Some(estate),
             way,
-            swaps: Vec::new(),
+            swaps,
         });
         self.launch("device-proc", &device.name, descriptors, start)
     }
@@ -918,8 +928,8 @@ impl<'a> Session<'a> {
         let Some(i) = self.setup.machine.devices.iter().position(|d| d.name == device) else {
             return failed(format!("there is no device {device:?}; `vmctl status` lists them"));
         };
-        if self.setup.mode != Mode::Plain {
-            return failed("a recording can't hold a swap so far: run the machine without --record".into());
+        if self.setup.mode.is_replay() {
+            return failed("this is a replay: it has the plugins of the recording".into());
         }
         match PluginFile::read(plugin).map_err(|e| format!("{e:#}")).and_then(|file| self.swap(i, file)) {
             Ok(s) => Answer::Swapped {

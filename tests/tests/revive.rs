@@ -37,7 +37,7 @@ fn disturbed(rig: &Rig, name: &str, mut c: Command, seed: u64, most: usize) -> (
         }
     }
     let ended = console.wait(LONG_GUARD).expect("the machine ends");
-    let report = xtask::demo::report(&report).expect("a report");
+    let report = xtask::demo::report(&report).unwrap_or_default();
     (Run { recording, ended, report }, kills)
 }
 
@@ -110,7 +110,10 @@ fn vmctl(rig: &Rig, args: &[&str]) -> serde_json::Value {
 #[test]
 fn a_plugin_is_replaced_while_the_console_talks() {
     let rig = Rig::new();
-    let mut console = Console::start(&mut rig.hello(), false).expect("start");
+    let (recording, report) = (rig.path("swaps"), rig.path("swaps.json"));
+    let mut c = rig.hello();
+    c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+    let mut console = Console::start(&mut c, false).expect("start");
     console.expect("READY", GUARD).expect("ready");
     let plugins = reprise_tests::prefix().join("lib/reprise/plugins");
     let pl011 = plugins.join("libplugin_pl011.so").display().to_string();
@@ -133,13 +136,20 @@ fn a_plugin_is_replaced_while_the_console_talks() {
     assert_eq!((&uart["restarts"], &uart["plugin"]), (&0.into(), &"pl011".into()), "{status}");
     console.send("q").expect("type");
     let ended = console.wait(GUARD).expect("ends");
-    assert_eq!(ended.status.code(), Some(exit::OK), "{}", ended.stderr);
-    let text = ended.text();
+    let report = xtask::demo::report(&report).expect("a report");
+    let run = Run { recording, ended, report }.ended(exit::OK);
+    let text = run.ended.text();
     for n in 0..200 {
         let line = format!("line {n}: sphinx of black quartz, judge my vow 0123456789 ABCDEFGHIJKLMNOP\r\n");
         assert_eq!(text.matches(&line).count(), 3, "line {n}");
     }
     assert!(vmctl_list(&rig).is_empty(), "no machine is left");
+    let opened = reprise_recording::Recording::open(&run.recording).expect("readable");
+    assert_eq!(opened.swaps().expect("readable").len(), 3, "each swap is in the recording");
+    // Alongside, the device changes its plugin at the same requests; the state at the end is that of the last.
+    let replay = rig.replay(&run.recording, &[]).exact(&run);
+    assert_eq!(replay.report["device_hash"], run.report["device_hash"]);
+    rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
 }
 
 fn vmctl_list(rig: &Rig) -> String {

@@ -62,7 +62,7 @@ pub enum Way {
     Fresh,
     /// With what a dead process has left, at once.
     Successor,
-    /// With what a process leaves that has yielded, when told to `Go`; then it says [`FromChild::Took`].
+    /// With what a process leaves that has yielded, when told to `Go`; then it says [`FromChild::Took`], and serves at the next `Go`.
     Standby,
 }
 
@@ -551,7 +551,7 @@ pub enum FromChild {
         /// The next request.
         request: u64,
     },
-    /// device-proc started as [`Way::Standby`]: it serves.
+    /// device-proc started as [`Way::Standby`]: it has the state, and can serve.
     Took,
     /// log-daemon: the answer to `Swapped`.
     SwapNoted {
