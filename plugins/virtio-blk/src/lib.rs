@@ -9,7 +9,9 @@ use reprise_device::{ConfigError, Effects, RestoreError, export_device};
 use reprise_virtio::{Answer, Bad, Class, Data, Job, Next, Part, Shape, Side, Virtio};
 use serde::{Deserialize, Serialize};
 
-use spec::{HEADER, ID, MAX_RANGES, MAX_SECTORS, RANGE, SECTOR, UNMAP, WRITEBACK, feature, outcome, request};
+use spec::{
+    HEADER, ID, MAX_QUEUE, MAX_RANGES, MAX_SECTORS, RANGE, SECTOR, UNMAP, WRITEBACK, feature, outcome, request,
+};
 
 export_device!(Virtio<Blk>);
 
@@ -32,7 +34,7 @@ pub struct Config {
     pub opt_io_size: u32,
     /// Most buffers of a request's data, 1 to 1022.
     pub seg_max: u32,
-    /// Most entries of a queue, a power of two up to 1024.
+    /// Most entries of a queue, a power of two up to 256.
     pub queue_size: u16,
     /// Queues, 1 to 8.
     pub queues: u16,
@@ -74,6 +76,9 @@ impl Config {
         }
         if !(1..=1022).contains(&self.seg_max) {
             return fail(format!("seg_max: {} is not in 1..=1022", self.seg_max));
+        }
+        if self.queue_size > MAX_QUEUE {
+            return fail(format!("queue_size: {} is more than {MAX_QUEUE}", self.queue_size));
         }
         if !(1..=8).contains(&self.queues) {
             return fail(format!("queues: {} is not in 1..=8", self.queues));

@@ -38,8 +38,10 @@ pub(crate) const HEADER: u64 = 16;
 pub(crate) const ID: usize = 20;
 /// Bytes of a range to discard or to fill with zeros: sector, number, flags.
 pub(crate) const RANGE: u64 = 16;
-/// Ranges in one request.
-pub(crate) const MAX_RANGES: u32 = 256;
+/// Ranges in one request to discard. With more, what one step changes on the disk could be more than its host keeps a journal for.
+pub(crate) const MAX_RANGES: u32 = 1;
+/// Entries of a queue, for the same reason.
+pub(crate) const MAX_QUEUE: u16 = 256;
 /// Sectors in one of them.
 pub(crate) const MAX_SECTORS: u32 = 1 << 22;
 /// The flag of a range to be filled with zeros: it may be given back.

@@ -37,9 +37,9 @@ fn request(rig: &mut Rig, kind: u32, sector: u64, data: &[Piece], indirect: bool
     status
 }
 
-/// The same, carried out: status and the length in the used ring.
+/// The same, carried out: status and the length in the used ring. What is too long for a chain goes into a table.
 fn run(rig: &mut Rig, kind: u32, sector: u64, data: &[Piece]) -> (u8, u32) {
-    let status = request(rig, kind, sector, data, false);
+    let status = request(rig, kind, sector, data, data.len() > 200);
     rig.kick(0);
     let used = rig.used(0);
     assert_eq!(used.len(), 1, "{used:?}");
@@ -70,7 +70,7 @@ fn wrong_configs_are_refused() {
         "(opt_io_size: 100)",
         "(seg_max: 0)",
         "(queue_size: 100)",
-        "(queue_size: 2048)",
+        "(queue_size: 512)",
         "(queues: 9)",
     ] {
         let e = Plugin::of::<Virtio<Blk>>().create(config).unwrap_err().to_string();
@@ -130,7 +130,7 @@ fn reads_and_writes() {
         r.poke(at, &data);
         assert_eq!(run(&mut r, request::OUT, 4092, &[(at, 1000, false), (at + 1000, 1048, false)]), (outcome::OK, 1));
         assert_eq!(&r.disk.data[4092 * 512..], data);
-        assert_eq!(r.disk.flushes, u64::from(0u8));
+        assert_eq!(r.disk.flushes, 0);
         assert_eq!(run(&mut r, request::FLUSH, 0, &[]).0, outcome::OK);
         assert_eq!(r.disk.flushes, 1);
         // Beyond the end, half a sector, far beyond.
@@ -168,8 +168,8 @@ fn a_read_takes_few_transfers() {
 
 #[test]
 fn a_large_request_is_cut() {
-    let mut r = rig("(seg_max: 1022, queue_size: 1024)");
-    r.bring_up(ALL, &[1024]);
+    let mut r = rig("(seg_max: 1022)");
+    r.bring_up(ALL, &[256]);
     let len = 2 << 20;
     let at = r.alloc(len, 4096);
     // One piece of 2 MiB; then 512 pieces of 4 KiB that no two lie side by side.
@@ -222,7 +222,8 @@ fn id_discard_and_zeroes() {
         r.poke(at, &bytes);
         run(r, kind, 0, &[(at, bytes.len() as u32, false)]).0
     };
-    assert_eq!(clear(&mut r, request::DISCARD, &[range(1, 2, 0), range(9, 1, 0)]), outcome::OK);
+    assert_eq!(clear(&mut r, request::DISCARD, &[range(1, 2, 0)]), outcome::OK);
+    assert_eq!(clear(&mut r, request::DISCARD, &[range(9, 1, 0), range(11, 1, 0)]), outcome::IOERR, "one at a time");
     assert_eq!(r.disk.data[512..1536], [0; 1024]);
     assert_ne!(r.disk.data[1536..2048], [0; 512]);
     assert_eq!(clear(&mut r, request::WRITE_ZEROES, &[range(3, 1, 1)]), outcome::OK);
@@ -230,7 +231,7 @@ fn id_discard_and_zeroes() {
     let before = r.disk.clone();
     assert_eq!(clear(&mut r, request::DISCARD, &[range(20, 1, 1)]), outcome::UNSUPP);
     assert_eq!(clear(&mut r, request::WRITE_ZEROES, &[range(20, 1, 2)]), outcome::UNSUPP);
-    assert_eq!(clear(&mut r, request::DISCARD, &[range(20, 1, 0), range(4096, 1, 0)]), outcome::IOERR);
+    assert_eq!(clear(&mut r, request::DISCARD, &[range(4096, 1, 0)]), outcome::IOERR);
     assert_eq!(clear(&mut r, request::DISCARD, &[vec![0; 15]]), outcome::IOERR);
     assert_eq!(r.disk, before);
     r.disk.read_only = true;
