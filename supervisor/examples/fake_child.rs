@@ -2,16 +2,18 @@
 //! the environment variable `REPRISE_FAKE` tells it, as `name=what,name=what`.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
+use reprise_backends::stream;
 use reprise_child::control::{
     BackendStart, CpuFinished, CpuStart, DeviceStart, DeviceState, EndReason, FromChild, LogFinished, LogStart, Mode,
-    PluginInfo, Ready, RecordedEnd, Start, ToChild, Totals,
+    PluginInfo, Ready, RecordedEnd, Start, ToChild, Totals, Way,
 };
 use reprise_child::sandbox::{Stage, enter};
 use reprise_child::{Child, ConfigFault, PluginFault};
@@ -47,6 +49,10 @@ fn wait_go(child: &mut Child, what: &str) -> anyhow::Result<()> {
         ToChild::Exit => std::process::exit(0),
         other => bail!("expected Go, got {other:?}"),
     }
+    act(what)
+}
+
+fn act(what: &str) -> anyhow::Result<()> {
     match what {
         "abort" => std::process::abort(),
         "exit" => std::process::exit(3),
@@ -104,6 +110,22 @@ fn backend(mut child: Child, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// So many bytes of the console's input, which comes in packets.
+fn bytes(input: &mut File, n: usize) -> anyhow::Result<Vec<u8>> {
+    let mut got = Vec::new();
+    let mut packet = [0; stream::HEADER + stream::PIECE];
+    while got.len() < n {
+        match input.read(&mut packet) {
+            Ok(0) => bail!("the input ends"),
+            Ok(len) => got.extend(stream::new_part(&packet[..len], got.len() as u64).unwrap_or_default()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    got.truncate(n);
+    Ok(got)
+}
+
 fn device(mut child: Child, start: &DeviceStart) -> anyhow::Result<()> {
     let what = orders(&start.common.name);
     match what.as_str() {
@@ -128,15 +150,18 @@ fn device(mut child: Child, start: &DeviceStart) -> anyhow::Result<()> {
     let spec = PluginSpec::new(&start.kind, "1", 0x1000).outputs(&["irq"]);
     let info = PluginInfo { abi: 1, kind: start.kind.clone(), version: "1".into() };
     child.control.ready(spec.to_bytes(), Some(info))?;
-    wait_go(&mut child, &what)?;
+    // A successor goes on at once.
+    if start.way == Way::Successor {
+        act(&what)?
+    } else {
+        wait_go(&mut child, &what)?
+    }
     let mut text = format!("plugin {}\n", plugin.trim());
     if let Some((input, mut output)) = console {
         if let (Some(mut input), "echo") = (input, what.as_str()) {
-            let mut line = [0; 5];
-            input.read_exact(&mut line)?;
-            text += &format!("got {}\n", String::from_utf8_lossy(&line));
+            text += &format!("got {}\n", String::from_utf8_lossy(&bytes(&mut input, 5)?));
         }
-        output.write_all(text.as_bytes())?;
+        output.write_all(&stream::packet(0, text.as_bytes()))?;
     }
     loop {
         match child.control.receive()? {

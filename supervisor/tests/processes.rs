@@ -191,7 +191,7 @@ fn a_child_that_dies_ends_the_machine() {
     stage.run("cpu=wait,timer=exit", &args).assert(6, "the process of timer exited with 3 unexpectedly");
     stage.run("cpu=panic", &args).assert(6, "cpu: internal error: panicked at");
     stage.run("cpu=wait,timer=open", &args).assert(6, "timer made a system call that its sandbox forbids: openat (");
-    stage.run("cpu=wait,log=fail", &args).assert(6, "log: told to fail");
+    stage.run("cpu=wait,log=fail", &args).assert(6, "the process of log exited with 1 again and again: told to fail");
     stage.assert_clean();
 }
 
@@ -203,16 +203,16 @@ fn a_child_that_is_killed_ends_the_machine() {
         stage
             .processes()
             .into_iter()
-            .find(|p| std::fs::read(Path::new(p).join("cmdline")).is_ok_and(|c| c.starts_with(b"device-proc [timer]")))
+            .find(|p| std::fs::read(Path::new(p).join("cmdline")).is_ok_and(|c| c.starts_with(b"cpu-proc [cpu]")))
     };
     let mut found = None;
-    wait_for("the start of timer", || {
+    wait_for("the start of cpu", || {
         found = victim();
         found.is_some()
     });
     let pid: i32 = found.unwrap().rsplit('/').next().unwrap().parse().unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    Ended::of(child.wait_with_output().unwrap()).assert(6, "timer was killed by SIGKILL");
+    Ended::of(child.wait_with_output().unwrap()).assert(6, "cpu was killed by SIGKILL");
     stage.assert_clean();
 }
 
