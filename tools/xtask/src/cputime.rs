@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_time_of_a_grandchild_counts() {
-        let work = "(i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; echo done; read x) & wait";
+        let work = "(i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; echo done; read x) & wait";
         let mut c = Command::new("sh");
         let mut child =
             c.args(["-c", work]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell can be started");
