@@ -75,65 +75,67 @@ impl Ram {
         &self.view
     }
 
-    /// Feeds every byte of RAM, in address order, to `sink`. Pages that were never touched are fed as zeros without being touched.
-    pub fn for_each_chunk(&self, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
-        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-        let size = self.view.size() as i64;
-        let mut at = 0i64;
-        let mut buf = vec![0u8; 1 << 20];
-        while at < size {
-            let data = match seek(&self.fd, at, libc::SEEK_DATA)? {
-                Some(d) => d,
-                None => size,
-            };
-            let mut hole = (data - at) as usize;
-            while hole > 0 {
-                let n = hole.min(ZEROS.len());
-                sink(&ZEROS[..n]);
-                hole -= n;
+    /// Feeds each piece of [`PIECE`] bytes that holds anything but zeros to `sink`, with its offset, in address order. Pages that were never
+    /// touched stay so: the same bytes give the same pieces, however they came to be there.
+    pub fn for_each_piece(&self, sink: &mut dyn FnMut(u64, &[u8])) -> Result<()> {
+        let mut piece = vec![0u8; PIECE];
+        // The touched stretch that the walk is in: the kernel walks all of it to find its end, so it is asked once.
+        let mut stretch = self.stretch(0)?;
+        while let Some((data, _)) = stretch {
+            let start = data / PIECE as u64 * PIECE as u64;
+            let end = self.view.size().min(start + PIECE as u64);
+            piece.fill(0);
+            while let Some((from, to)) = stretch.filter(|s| s.0 < end) {
+                let part = &mut piece[(from - start) as usize..(to.min(end) - start) as usize];
+                self.view.read(self.view.base() + from, part).expect("inside RAM");
+                stretch = if to > end { Some((end, to)) } else { self.stretch(to)? };
             }
-            at = data;
-            if at >= size {
-                break;
-            }
-            let end = seek(&self.fd, at, libc::SEEK_HOLE)?.unwrap_or(size).min(size);
-            while at < end {
-                let n = ((end - at) as usize).min(buf.len());
-                self.view.read(self.view.base() + at as u64, &mut buf[..n]).expect("inside RAM");
-                sink(&buf[..n]);
-                at += n as i64;
+            let piece = &piece[..(end - start) as usize];
+            if piece.iter().any(|&b| b != 0) {
+                sink(start, piece);
             }
         }
         Ok(())
     }
+
+    /// The first touched stretch that ends after `at`.
+    fn stretch(&self, at: u64) -> Result<Option<(u64, u64)>> {
+        let Some(from) = self.seek(at, libc::SEEK_DATA)? else { return Ok(None) };
+        Ok(Some((from, self.seek(from, libc::SEEK_HOLE)?.unwrap_or(self.view.size()))))
+    }
+
+    /// `lseek` for data or a hole; `None` when there is none to the end of RAM.
+    fn seek(&self, at: u64, whence: i32) -> Result<Option<u64>> {
+        // SAFETY: lseek on our own descriptor has no memory effects.
+        let r = unsafe { libc::lseek(self.fd.as_raw_fd(), at as i64, whence) };
+        if r >= 0 {
+            return Ok(Some(r as u64));
+        }
+        let e = std::io::Error::last_os_error();
+        if e.raw_os_error() == Some(libc::ENXIO) { Ok(None) } else { Err(e).context("looking for touched guest RAM") }
+    }
 }
 
-/// `lseek` for data or a hole; `None` when there is none to the end of the file.
-fn seek(fd: &OwnedFd, at: i64, whence: i32) -> Result<Option<i64>> {
-    // SAFETY: lseek on our own descriptor has no memory effects.
-    let r = unsafe { libc::lseek(fd.as_raw_fd(), at, whence) };
-    if r >= 0 {
-        return Ok(Some(r));
-    }
-    let e = std::io::Error::last_os_error();
-    if e.raw_os_error() == Some(libc::ENXIO) { Ok(None) } else { Err(e).context("looking for touched guest RAM") }
-}
+/// Bytes of a piece that a hash of RAM takes in or leaves out.
+pub const PIECE: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn untouched_pages_hash_as_zeros_and_touched_ones_as_they_are() {
+    fn pieces_of_zeros_are_left_out_touched_or_not() {
         let ram = Ram::new(0x8000_0000, 1 << 20).unwrap();
         ram.view().write(0x8000_5001, b"hello").unwrap();
         ram.view().write(0x800f_fffe, b"ok").unwrap();
-        let mut all = Vec::new();
-        ram.for_each_chunk(&mut |b| all.extend_from_slice(b)).unwrap();
-        let mut want = vec![0u8; 1 << 20];
-        want[0x5001..0x5006].copy_from_slice(b"hello");
-        want[0xffffe..].copy_from_slice(b"ok");
-        assert!(all == want);
+        ram.view().write(0x8003_0000, &[0; 5]).unwrap();
+        let mut got = Vec::new();
+        ram.for_each_piece(&mut |at, bytes| got.push((at, bytes.to_vec()))).unwrap();
+        let (mut first, mut last) = (vec![0u8; PIECE], vec![0u8; PIECE]);
+        first[0x5001..0x5006].copy_from_slice(b"hello");
+        last[0xfffe..].copy_from_slice(b"ok");
+        assert!(got == [(0, first), (0xf0000, last)]);
+        assert!(got[0].1.len() == PIECE && ram.seek(0x1_0000, libc::SEEK_DATA).unwrap() == Some(0x3_0000));
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Rig {
 
     fn hash(&mut self) -> blake3::Hash {
         let mut h = blake3::Hasher::new();
-        self.ram.for_each_chunk(&mut |b| _ = h.update(b)).unwrap();
+        self.ram.for_each_piece(&mut |at, b| _ = h.update(&at.to_le_bytes()).update(b)).unwrap();
         self.cores.hash(&mut |b| _ = h.update(b));
         self.board.hash(self.cores.cpu().icount, &mut |b| _ = h.update(b));
         h.finalize()

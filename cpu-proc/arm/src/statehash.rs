@@ -18,7 +18,7 @@ use crate::timer::{Timer, Timers};
 use serde::{Deserialize, Serialize};
 
 /// Version of the layout: the first four bytes of a CPU's and of a GIC's block.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Puts words into a byte sink, little-endian.
 struct Sink<'a>(&'a mut dyn FnMut(&[u8]));

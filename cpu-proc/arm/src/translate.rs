@@ -2,6 +2,9 @@
 //!
 //! The three encoding spaces share the semantic functions in the modules below; each is written once.
 
+use std::cell::Cell;
+use std::mem::replace;
+
 use crate::decode::{A32, Reg, T16, T32, is_wide};
 use crate::ir::{Block, FIRST_TEMP, HelperId, Hint, Insn, MAX_INSNS, MemKind, Op, PC_SLOT, SINK, Size, Uop, ZERO};
 use crate::state::Cpu;
@@ -93,15 +96,8 @@ pub struct Builder {
 impl Builder {
     /// An empty block at virtual address `pc`.
     pub fn new(mode: BlockMode, pc: u32) -> Self {
-        let out = Block {
-            pc,
-            uops: Vec::with_capacity(32),
-            insn_of: Vec::with_capacity(32),
-            insns: Vec::with_capacity(16),
-            exits: [None; 2],
-            len: 0,
-            unknown: Vec::new(),
-        };
+        let (uops, insn_of, insns) = SCRATCH.take();
+        let out = Block { pc, uops, insn_of, insns, exits: [None; 2], len: 0, unknown: Vec::new() };
         let mut b = Self {
             mode,
             base: pc,
@@ -656,8 +652,23 @@ impl Builder {
             self.emit(Op::Jump, SINK, 0, 0, 0, 0);
         }
         crate::ir::opt::optimize(&mut self.out);
+        let Block { uops, insn_of, insns, .. } = &mut self.out;
+        let exact = (uops.clone(), insn_of.clone(), insns.clone());
+        SCRATCH.set((emptied(uops, exact.0), emptied(insn_of, exact.1), emptied(insns, exact.2)));
         self.out
     }
+}
+
+/// Puts `exact` in the list's place and gives the list back, empty.
+fn emptied<T>(list: &mut Vec<T>, exact: Vec<T>) -> Vec<T> {
+    let mut list = replace(list, exact);
+    list.clear();
+    list
+}
+
+thread_local! {
+    /// Room for a block's lists while it is made: blocks live long, so what they keep is cut to its size.
+    static SCRATCH: Cell<(Vec<Uop>, Vec<u8>, Vec<Insn>)> = const { Cell::new((Vec::new(), Vec::new(), Vec::new())) };
 }
 
 /// Translates a block of at most `max` instructions at `pc`. `code` holds the bytes from `pc` to the end of its page, plus the two bytes after

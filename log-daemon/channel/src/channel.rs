@@ -12,7 +12,7 @@ use crate::layout::{
 use crate::message::{Event, Request, Slot};
 use crate::ring::{Blocked, Producer, Push, Reader, Side, Space, Target};
 use crate::segment::{Region, Role, Segment, SegmentError, unlink};
-use crate::wait::{Abort, Interest, SpinPolicy, Waited, wait_many, wait_one};
+use crate::wait::{Abort, Company, Interest, SpinPolicy, Waited, wait_many, wait_one};
 
 /// A channel as its maker, the supervisor, holds it. Dropping it removes its name; attached processes keep the memory.
 #[derive(Debug)]
@@ -293,6 +293,7 @@ pub struct CpuPort {
     ahead: bool,
     spin: SpinPolicy,
     active: usize,
+    company: Company,
     config: ChannelConfig,
     life: Life,
 }
@@ -320,6 +321,7 @@ impl CpuPort {
             ahead: false,
             spin: SpinPolicy::cpu(),
             active: layout.active,
+            company: Company { active: None, own: layout.cpu_core, other: layout.device_core },
             config,
             life,
         })
@@ -520,7 +522,7 @@ impl CpuPort {
     #[inline]
     pub fn wait_event(&mut self, abort: &Abort<'_>) -> Result<Option<EventMsg<'_>>, ChannelError> {
         self.life.check()?;
-        if !self.events.poll() && wait_one(self.on_event(), &self.spin, None, abort, || {})? != Waited::Ready {
+        if !self.events.poll() && wait_one(self.on_event(), &self.spin, Some(&self.company), abort, || {})? != Waited::Ready {
             return Ok(None);
         }
         self.try_event()
@@ -540,7 +542,7 @@ pub struct DevicePort {
     events: Producer<Segment>,
     effects: u64,
     spin: SpinPolicy,
-    active: usize,
+    company: Company,
     config: ChannelConfig,
     life: Life,
 }
@@ -565,7 +567,8 @@ impl DevicePort {
         let events = Producer::new(segment.clone(), layout.events).map_err(|p| life.fail(RingName::Events, p))?;
         let requests =
             Reader::new(segment, layout.requests, Side::Peer).map_err(|p| life.fail(RingName::Requests, p))?;
-        Ok(Self { requests: Inbox::new(requests), events, effects: 0, spin, active: layout.active, config, life })
+        let company = Company { active: Some(layout.active), own: layout.device_core, other: layout.cpu_core };
+        Ok(Self { requests: Inbox::new(requests), events, effects: 0, spin, company, config, life })
     }
 
     /// Leaves this end to the process that has it, until [`Self::take_charge`]: the others are not told if this port goes.
@@ -661,8 +664,8 @@ impl DevicePort {
     #[inline]
     pub fn next_request(&mut self, abort: &Abort<'_>) -> Result<Option<RequestMsg<'_>>, ChannelError> {
         self.life.check()?;
-        let active = Some(self.active);
-        if !self.requests.poll() && wait_one(self.on_request(), &self.spin, active, abort, || {})? != Waited::Ready {
+        let company = Some(&self.company);
+        if !self.requests.poll() && wait_one(self.on_request(), &self.spin, company, abort, || {})? != Waited::Ready {
             return Ok(None);
         }
         self.try_request()

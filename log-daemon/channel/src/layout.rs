@@ -15,7 +15,7 @@ pub const MAX_ARENA_BYTES: u32 = 64 << 20;
 /// `Reprise` and a NUL, little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"Reprise\0");
 /// Version of the layout, and whether it is a channel (0) or a control segment (1) in the upper half.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const CONTROL: u64 = 1 << 32;
 
 /// Values of an owner's state word.
@@ -147,6 +147,10 @@ pub(crate) struct ChannelLayout {
     pub(crate) daemon_state: usize,
     /// Not 0 while cpu-proc uses this channel more than any other.
     pub(crate) active: usize,
+    /// The host core on which cpu-proc last began to wait, plus one; 0 while unknown.
+    pub(crate) cpu_core: usize,
+    /// The same of the device.
+    pub(crate) device_core: usize,
     pub(crate) regions: Vec<Region>,
     pub(crate) bytes: usize,
 }
@@ -199,6 +203,8 @@ impl ChannelLayout {
             events,
             cpu_state: cpu + 4 * LINE,
             active: cpu + 5 * LINE,
+            cpu_core: cpu + 6 * LINE,
+            device_core: device + 5 * LINE,
             device_state: device + 4 * LINE,
             daemon_state: daemon + 4 * LINE,
             bytes: pages.next,

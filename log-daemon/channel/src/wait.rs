@@ -147,6 +147,33 @@ impl SpinPolicy {
     }
 }
 
+/// The words by which two ends know whether it makes sense to spin for each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Company {
+    /// The word that is 0 while another channel is the active one, for a policy that looks at it.
+    pub(crate) active: Option<usize>,
+    /// Where this end notes on which core it waits, plus one.
+    pub(crate) own: usize,
+    /// Where the other end does.
+    pub(crate) other: usize,
+}
+
+impl Company {
+    /// Whether the other end last waited on the core on which this one runs: then spinning would keep it from its work. Notes the own core.
+    fn shares_core(&self, space: &Segment) -> bool {
+        // SAFETY: the call reads the number of the core and touches nothing of ours.
+        let core = unsafe { libc::sched_getcpu() };
+        // A failure gives -1: no core, which is nobody's.
+        let core = u64::try_from(core + 1).unwrap_or(0);
+        space.word(self.own).store(core, Ordering::Relaxed);
+        core != 0 && space.word(self.other).load(Ordering::Relaxed) == core
+    }
+
+    fn elsewhere(&self, space: &Segment) -> bool {
+        self.active.is_some_and(|word| space.word(word).load(Ordering::Relaxed) == 0)
+    }
+}
+
 /// A cursor of some port and the value that its owner wants it to reach. Made by the ports' `on_...` methods.
 #[derive(Clone, Copy, Debug)]
 pub struct Interest<'a> {
@@ -196,28 +223,28 @@ pub fn wait_many(interests: &[Interest<'_>], spin: &SpinPolicy, abort: &Abort<'_
     wait(&targets, interests, spin, None, abort, || {})
 }
 
-/// Waits for one interest. `active` is the word that must not be 0 while spinning, `armed` runs before the first sleep.
+/// Waits for one interest. `company` says when not to spin, `armed` runs before the first sleep.
 pub(crate) fn wait_one(
     interest: Interest<'_>,
     spin: &SpinPolicy,
-    active: Option<usize>,
+    company: Option<&Company>,
     abort: &Abort<'_>,
     armed: impl FnOnce(),
 ) -> Result<Waited, ChannelError> {
     let target = [interest.target];
-    wait(&target, &[interest], spin, active, abort, armed)
+    wait(&target, &[interest], spin, company, abort, armed)
 }
 
 fn wait(
     targets: &[Target<'_, Segment>],
     interests: &[Interest<'_>],
     spin: &SpinPolicy,
-    active: Option<usize>,
+    company: Option<&Company>,
     abort: &Abort<'_>,
     armed: impl FnOnce(),
 ) -> Result<Waited, ChannelError> {
     jitter::point();
-    if spin_until(targets, spin, active) {
+    if spin_until(targets, spin, company) {
         return Ok(Waited::Ready);
     }
     // A ring between here and the sleep changes the count, so the sleep does not begin.
@@ -245,7 +272,8 @@ fn wait(
 const SPINS_PER_LOOK: u32 = 32;
 
 #[inline]
-fn spin_until(targets: &[Target<'_, Segment>], spin: &SpinPolicy, active: Option<usize>) -> bool {
+fn spin_until(targets: &[Target<'_, Segment>], spin: &SpinPolicy, company: Option<&Company>) -> bool {
+    let company = company.zip(targets.first().map(|target| target.space));
     let mut since = None;
     loop {
         for _ in 0..SPINS_PER_LOOK {
@@ -260,8 +288,7 @@ fn spin_until(targets: &[Target<'_, Segment>], spin: &SpinPolicy, active: Option
         if since.get_or_insert_with(Instant::now).elapsed() >= spin.limit {
             return false;
         }
-        let idle = |(word, target): (usize, &Target<'_, Segment>)| target.space.word(word).load(Ordering::Relaxed) == 0;
-        if spin.only_active && active.zip(targets.first()).is_some_and(idle) {
+        if company.is_some_and(|(company, space)| spin.only_active && company.elsewhere(space) || company.shares_core(space)) {
             return false;
         }
     }
