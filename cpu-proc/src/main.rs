@@ -45,7 +45,9 @@ struct Machine {
 /// tables costs a boot thousands of page faults.
 #[cfg(target_env = "gnu")]
 fn tune_allocator() {
-    for (what, bytes) in [(libc::M_MMAP_THRESHOLD, 1 << 20), (libc::M_TRIM_THRESHOLD, 256 << 20), (libc::M_TOP_PAD, 1 << 20)] {
+    for (what, bytes) in
+        [(libc::M_MMAP_THRESHOLD, 1 << 20), (libc::M_TRIM_THRESHOLD, 256 << 20), (libc::M_TOP_PAD, 1 << 20)]
+    {
         // SAFETY: sets a number of the allocator; no other thread runs yet. A refusal leaves the default.
         unsafe { libc::mallopt(what, bytes) };
     }

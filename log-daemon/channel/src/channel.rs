@@ -522,7 +522,9 @@ impl CpuPort {
     #[inline]
     pub fn wait_event(&mut self, abort: &Abort<'_>) -> Result<Option<EventMsg<'_>>, ChannelError> {
         self.life.check()?;
-        if !self.events.poll() && wait_one(self.on_event(), &self.spin, Some(&self.company), abort, || {})? != Waited::Ready {
+        if !self.events.poll()
+            && wait_one(self.on_event(), &self.spin, Some(&self.company), abort, || {})? != Waited::Ready
+        {
             return Ok(None);
         }
         self.try_event()

@@ -288,7 +288,9 @@ fn spin_until(targets: &[Target<'_, Segment>], spin: &SpinPolicy, company: Optio
         if since.get_or_insert_with(Instant::now).elapsed() >= spin.limit {
             return false;
         }
-        if company.is_some_and(|(company, space)| spin.only_active && company.elsewhere(space) || company.shares_core(space)) {
+        if company
+            .is_some_and(|(company, space)| spin.only_active && company.elsewhere(space) || company.shares_core(space))
+        {
             return false;
         }
     }
