@@ -8,8 +8,9 @@ use reprise_device::spec::{self, PluginSpec, WritePolicy};
 
 use crate::port::{Effect, Incoming, Port, PortError};
 
-/// Most bytes of host input that wait here for admission. Devices ask for a few bytes at a time, so more is a hostile peer.
-const MAX_OFFERED: usize = 1 << 16;
+/// Most bytes of host input that wait here for admission: the frames for all buffers of a network card (1024 of 2 KiB) and as much again. More is a hostile
+/// peer.
+const MAX_OFFERED: usize = 4 << 20;
 
 /// A write that was posted and may still change a shadow.
 const NONE: u64 = u64::MAX;

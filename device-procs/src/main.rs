@@ -86,8 +86,10 @@ fn body(child: Child) -> anyhow::Result<()> {
         PluginInfo { abi: REPRISE_ABI_VERSION, kind: plugin.kind().to_owned(), version: device.spec().version.clone() };
     child.control.ready(spec, Some(info))?;
     let plugins = Plugins { plugin, later, config: start.config.clone() };
+    let replaceable = estate.is_some() && !start.common.mode.is_replay();
     let (name, control, watch) = (name.clone(), child.control, watcher);
-    Server::new(Parts { name, port, device, plugins, disks, estate, backend, control, watch }).run(start.way)
+    Server::new(Parts { name, port, device, plugins, disks, estate, backend, control, watch, replaceable })
+        .run(start.way)
 }
 
 /// A descriptor that the start message names.

@@ -155,6 +155,8 @@ pub(crate) struct Parts {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) control: Control,
     pub(crate) watch: Watcher,
+    /// A process that takes the place of this one when it fails does what is left to do.
+    pub(crate) replaceable: bool,
 }
 
 /// The process once it is set up.
@@ -195,11 +197,16 @@ pub(crate) struct Server {
     save: bool,
     /// The supervisor wants this process to make way.
     make_way: bool,
+    replaceable: bool,
 }
 
 impl Server {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { name, port, device, plugins, disks, estate, backend, control, watch } = parts;
+        let Parts { name, mut port, device, plugins, disks, estate, backend, control, watch, replaceable } = parts;
+        if replaceable {
+            // Nobody is to think that this end of the channel is left.
+            port.stand_by();
+        }
         let ports = device.spec().ports.iter().enumerate();
         let packets = ports.filter(|(_, p)| p.framing == Framing::Packets).fold(0, |mask, (i, _)| mask | 1 << i);
         Self {
@@ -227,6 +234,7 @@ impl Server {
             over: false,
             save: false,
             make_way: false,
+            replaceable,
         }
     }
 
@@ -251,7 +259,10 @@ impl Server {
                     estate.begin();
                 }
             }
-            Way::Successor => self.succeed()?,
+            Way::Successor => {
+                self.succeed()?;
+                self.control.send(&FromChild::Took)?;
+            }
             Way::Standby => {
                 self.succeed()?;
                 self.control.send(&FromChild::Took)?;
@@ -334,7 +345,9 @@ impl Server {
         if !input.is_empty() {
             self.offer_now(&input)?;
         }
-        self.port.take_charge();
+        if !self.replaceable {
+            self.port.take_charge();
+        }
         Ok(())
     }
 
@@ -728,13 +741,15 @@ impl Server {
         Ok(())
     }
 
-    /// The plugin failed: everyone is told, and the process ends with a code of its own.
+    /// The plugin failed: everyone is told whom that concerns, and the process ends with a code of its own.
     fn die(mut self, fault: &Fault) -> ! {
         // What the device said before is still good. Nobody is left to be told if this fails.
         let _ = self.flush();
         self.backend.flush();
         let text = format!("{}: {fault}", self.name);
-        let _ = self.port.try_emit(self.last, &Message::Fault { code: FAULT_CODE, data: text.as_bytes() });
+        if !self.replaceable {
+            let _ = self.port.try_emit(self.last, &Message::Fault { code: FAULT_CODE, data: text.as_bytes() });
+        }
         let _ = self.control.send(&FromChild::Fatal { text, blame: Blame::Plugin });
         drop(self.port);
         std::process::exit(FAULT_EXIT)

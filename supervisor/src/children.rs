@@ -24,6 +24,11 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
+    /// Somebody else ended it.
+    pub(crate) fn killed(self) -> bool {
+        libc::WIFSIGNALED(self.status) && libc::WTERMSIG(self.status) == libc::SIGKILL
+    }
+
     pub(crate) fn success(self) -> bool {
         libc::WIFEXITED(self.status) && libc::WEXITSTATUS(self.status) == 0
     }
@@ -184,11 +189,18 @@ impl Running {
         self.exit.is_some()
     }
 
-    /// Kills it, if it lives, and waits for that; not for ever, as a debugger may hold what is dead.
-    pub(crate) fn kill(&mut self) {
+    /// Kills it, if it lives, and does not wait for that.
+    pub(crate) fn put_down(&self) {
         if self.exit.is_none() {
             // Not waited for yet, so the number is still its own.
             let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Kills it, if it lives, and waits for that; not for ever, as a debugger may hold what is dead.
+    pub(crate) fn kill(&mut self) {
+        if self.exit.is_none() {
+            self.put_down();
             let deadline = Instant::now() + KILL_TIME;
             while !self.reap() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));

@@ -31,8 +31,19 @@ pub(crate) struct Outcome {
     pub(crate) recording: Option<String>,
     /// The user has asked for the end, maybe when the machine had ended already.
     pub(crate) ended_by_user: bool,
+    /// Processes that died and had successors, in order.
+    pub(crate) recoveries: Vec<Recovery>,
     pub(crate) wall_seconds: f64,
     pub(crate) cpu_seconds: f64,
+}
+
+/// A process that died and had a successor.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Recovery {
+    /// Its name in messages: the device's, `log`, or such as `eth0 net`.
+    pub(crate) process: String,
+    /// From the time its death was noticed until its successor did its work, in microseconds.
+    pub(crate) us: u64,
 }
 
 /// The JSON object of `--report`.
@@ -55,6 +66,7 @@ struct Report<'a> {
     engine: String,
     engine_figures: std::collections::BTreeMap<&'a str, u64>,
     recording: Option<&'a str>,
+    recoveries: &'a [Recovery],
 }
 
 fn hex(hash: &[u8; 32]) -> String {
@@ -149,6 +161,7 @@ impl Outcome {
             engine_figures: cpu
                 .map_or_else(Default::default, |c| c.figures.iter().map(|(name, n)| (name.as_str(), *n)).collect()),
             recording: self.recording.as_deref(),
+            recoveries: &self.recoveries,
         };
         let text = serde_json::to_string_pretty(&report).context("the report")?;
         std::fs::write(path, text + "\n").with_context(|| format!("can't write the report to {}", path.display()))

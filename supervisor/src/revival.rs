@@ -11,12 +11,17 @@ use reprise_recording::store_input;
 use super::{Log, Role, Session};
 use crate::failure::Failure;
 use crate::images;
+use crate::outcome::Recovery;
 use crate::plugins::PluginFile;
 
-/// Deaths in a row, without a request completed between them, after which a device is given up.
+/// Deaths in a row, without anything done between, after which a process has no more successors.
 const HOPELESS: u32 = 5;
 /// The pause before the second attempt in a row; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(10);
+/// A network's process that lived for so long was of use.
+const USEFUL: Duration = Duration::from_secs(1);
+/// The most recoveries that are kept for the report.
+const MAX_RECOVERIES: usize = 100_000;
 /// How long a new plugin may take to load and to take over.
 const SWAP_TIME: Duration = Duration::from_secs(10);
 
@@ -24,23 +29,35 @@ const SWAP_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Estate {
     memory: OwnedFd,
-    /// Deaths since a request was completed.
-    in_vain: u32,
-    /// Requests completed when it last died.
-    completed: u64,
-    /// Successors so far.
-    pub(super) revived: u64,
 }
 
 impl Estate {
     pub(super) fn new() -> anyhow::Result<Self> {
-        let memory = images::zeroed("reprise-estate", ESTATE_BYTES)?;
-        Ok(Self { memory, in_vain: 0, completed: 0, revived: 0 })
+        Ok(Self { memory: images::zeroed("reprise-estate", ESTATE_BYTES)? })
     }
 
     pub(super) fn memory(&self) -> &OwnedFd {
         &self.memory
     }
+}
+
+/// What is known of the processes that have played a role and died.
+#[derive(Debug, Default)]
+pub(super) struct Deaths {
+    /// Successors so far.
+    pub(super) revived: u64,
+    /// What the last one said before it died.
+    pub(super) words: Option<String>,
+    /// Deaths since anything was done.
+    in_vain: u32,
+    /// Requests completed when the last one died.
+    completed: u64,
+    /// When the last one was started.
+    began: Option<Instant>,
+    /// When the next one is to be started.
+    due: Option<Instant>,
+    /// Since when nobody plays the role.
+    missed: Option<Instant>,
 }
 
 /// How a plugin was replaced.
@@ -61,40 +78,137 @@ pub(super) struct Swap {
     pub(super) took: bool,
     /// What went wrong.
     pub(super) failed: Option<String>,
+    /// The device, while its plugin is being replaced.
+    pub(super) of: Option<usize>,
+    /// The process that had yielded died.
+    pub(super) orphaned: bool,
 }
 
 impl Session<'_> {
-    /// Gives a device whose process has died a new one. False if it is to stay dead.
-    pub(super) fn revive(&mut self, device: usize) -> Result<bool, Failure> {
+    /// Whether a process of this role that dies now has a successor. In a replay only one that was killed has: what a plugin does there, it does again.
+    pub(super) fn may_succeed(&self, role: Role) -> bool {
+        let kind = matches!(role, Role::Device(_) | Role::Net(_));
+        kind && self.running && !self.leaving && self.trouble.is_none() && !self.setup.mode.is_replay()
+    }
+
+    /// What a process says of its own end. If it does not mean that, it is helped.
+    pub(super) fn last_words(&mut self, role: Role, text: String) {
+        tracing::debug!("{text}");
+        self.deaths.entry(role).or_default().words.get_or_insert(text);
+        if let Some(at) = self.place(role) {
+            self.children[at].1.put_down();
+        }
+    }
+
+    /// Nobody plays this role from now on.
+    pub(super) fn missed(&mut self, role: Role) {
+        self.deaths.entry(role).or_default().missed.get_or_insert_with(Instant::now);
+    }
+
+    /// Somebody plays it again.
+    pub(super) fn recovered(&mut self, role: Role) {
+        let Some(since) = self.deaths.get_mut(&role).and_then(|d| d.missed.take()) else { return };
+        let process = self.place(role).map_or_else(String::new, |at| self.children[at].1.name.clone());
+        if self.recoveries.len() < MAX_RECOVERIES {
+            self.recoveries.push(Recovery { process, us: since.elapsed().as_micros() as u64 });
+        }
+    }
+
+    /// The process of a device or a network has died: sets the time for its successor. False if it is to have none.
+    pub(super) fn plan_successor(&mut self, role: Role) -> bool {
         if self.leaving || self.trouble.is_some() {
-            return Ok(false);
+            return false;
         }
-        let completed = self.channels[device].progress().1;
-        let estate = &mut self.estates[device];
-        estate.in_vain = if completed > estate.completed { 1 } else { estate.in_vain + 1 };
-        estate.completed = completed;
-        if estate.in_vain > HOPELESS {
-            return Ok(false);
+        let done = match role {
+            Role::Device(device) => Some(self.channels[device].progress().1),
+            _ => None,
+        };
+        let deaths = self.deaths.entry(role).or_default();
+        let useful = match done {
+            Some(completed) => completed > std::mem::replace(&mut deaths.completed, completed),
+            None => deaths.began.is_some_and(|began| began.elapsed() >= USEFUL),
+        };
+        deaths.in_vain = if useful { 1 } else { deaths.in_vain + 1 };
+        if deaths.in_vain > HOPELESS {
+            return false;
         }
-        if estate.in_vain > 1 {
-            std::thread::sleep(PAUSE * (1 << (estate.in_vain - 2)));
+        let pause = if deaths.in_vain > 1 { PAUSE * (1 << (deaths.in_vain - 2)) } else { Duration::ZERO };
+        let now = Instant::now();
+        deaths.missed.get_or_insert(now);
+        match role {
+            // The one that is to take its place is under way: it is known soon whether there is need of another.
+            Role::Device(device) if self.swap.of == Some(device) && self.swap.yielded.is_some() => {
+                self.swap.orphaned = true;
+            }
+            _ => {
+                if matches!(role, Role::Device(device) if self.swap.of == Some(device)) {
+                    self.swap.failed.get_or_insert_with(|| "its process died".into());
+                }
+                deaths.due = Some(now + pause);
+            }
         }
-        estate.revived += 1;
-        tracing::info!("{}: a successor takes over", self.setup.machine.devices[device].name);
+        true
+    }
+
+    /// When the next successor is due.
+    pub(super) fn next_successor(&self) -> Option<Instant> {
+        self.deaths.values().filter_map(|d| d.due).min()
+    }
+
+    /// Starts the successors that are due.
+    pub(super) fn start_successors(&mut self) -> Result<(), Failure> {
+        let now = Instant::now();
+        let due: Vec<Role> =
+            self.deaths.iter().filter(|(_, d)| d.due.is_some_and(|at| at <= now)).map(|(r, _)| *r).collect();
+        for role in due {
+            self.deaths.entry(role).or_default().due = None;
+            if !self.leaving && self.trouble.is_none() {
+                self.succeed(role)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn succeed(&mut self, role: Role) -> Result<(), Failure> {
         // Before the machine runs there is nothing to go on with.
         let way = if self.running { Way::Successor } else { Way::Fresh };
-        let new = self.launch_device(device, way)?;
-        let at = self.place(Role::Device(device)).expect("every device has a place");
+        let new = match role {
+            Role::Device(device) => self.launch_device(device, way)?,
+            Role::Net(device) => self.launch_net(device)?,
+            _ => unreachable!("{role:?} has no successors of this kind"),
+        };
+        tracing::info!("{}: a successor takes over", new.name);
+        let at = self.place(role).expect("it was played before");
         let old = std::mem::replace(&mut self.children[at].1, new);
         self.past_cpu_seconds += old.exit().map_or(0.0, |e| e.cpu_seconds);
         (self.ready[at], self.states[at]) = (None, None);
+        let deaths = self.deaths.entry(role).or_default();
+        (deaths.words, deaths.began) = (None, Some(Instant::now()));
+        deaths.revived += 1;
+        let Role::Device(device) = role else {
+            self.send(role, &ToChild::Go);
+            return Ok(());
+        };
         if self.setup.console() == Some(device) {
             self.guest.repeat();
         }
         if self.saving {
-            self.send(Role::Device(device), &ToChild::Save);
+            self.send(role, &ToChild::Save);
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Forgets processes that have made way and are gone.
+    pub(super) fn forget_retired(&mut self) {
+        for at in (0..self.children.len()).rev() {
+            let (role, child) = &self.children[at];
+            if let Some(exit) = child.exit().filter(|_| *role == Role::Retired) {
+                self.past_cpu_seconds += exit.cpu_seconds;
+                self.children.remove(at);
+                self.ready.remove(at);
+                self.states.remove(at);
+            }
+        }
     }
 
     /// Replaces a device's plugin while the machine runs. If the new one can't load, restore the state or answer in time, the old one stays.
@@ -115,7 +229,17 @@ impl Session<'_> {
     }
 
     fn try_swap(&mut self, device: usize) -> Result<Swapped, String> {
+        self.swap = Swap { of: Some(device), ..Swap::default() };
+        let result = self.try_change(device);
+        let orphaned = self.swap.orphaned;
         self.swap = Swap::default();
+        if result.is_err() && orphaned {
+            self.deaths.entry(Role::Device(device)).or_default().due = Some(Instant::now());
+        }
+        result
+    }
+
+    fn try_change(&mut self, device: usize) -> Result<Swapped, String> {
         let standby = self.launch_device(device, Way::Standby).map_err(|e| e.to_string())?;
         self.children.push((Role::Standby(device), standby));
         self.ready.push(None);
@@ -130,12 +254,15 @@ impl Session<'_> {
                 (self.children[old].0, self.children[at].0) = (Role::Device(device), Role::Retired);
                 // It has nothing any more that anybody needs.
                 let _ = self.children[at].1.send(&ToChild::Exit);
+                if let Some(deaths) = self.deaths.get_mut(&Role::Device(device)) {
+                    deaths.missed = None;
+                }
                 Ok(swapped)
             }
             Err(why) => {
                 self.children[at].0 = Role::Retired;
                 self.children[at].1.kill();
-                if self.swap.yielded.is_some() {
+                if self.swap.yielded.is_some() && !self.swap.orphaned {
                     self.send(Role::Device(device), &ToChild::Resume);
                 }
                 Err(why)

@@ -1,6 +1,6 @@
 //! One life of a machine: from its segments and processes to its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ use crate::keeper::Keeper;
 use crate::leftovers::MachineLock;
 use crate::net::{self, Net};
 use crate::operator::Operators;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Recovery};
 use crate::plugins::PluginFile;
 use crate::record::NewRecording;
 use crate::signals::EndSignals;
@@ -102,7 +102,7 @@ pub(crate) struct Setup {
 mod revival;
 
 /// Which child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     Cpu,
     Log,
@@ -144,6 +144,10 @@ struct Session<'a> {
     /// The specs that the machine was built with.
     specs: Vec<Vec<u8>>,
     estates: Vec<revival::Estate>,
+    /// What is known of processes that have died and have, or will have, successors.
+    deaths: BTreeMap<Role, revival::Deaths>,
+    /// How long each of them was missed.
+    recoveries: Vec<Recovery>,
     swap: revival::Swap,
     operators: Option<Operators>,
     /// What operators have asked for.
@@ -251,6 +255,8 @@ impl<'a> Session<'a> {
             plugins: setup.plugins.clone(),
             specs: Vec::new(),
             estates: Vec::new(),
+            deaths: BTreeMap::new(),
+            recoveries: Vec::new(),
             swap: revival::Swap::default(),
             operators: None,
             asked: VecDeque::new(),
@@ -330,14 +336,22 @@ impl<'a> Session<'a> {
             self.links.push(None);
             return Ok(());
         };
-        let link = net.connect().context("the network's wire")?;
-        if let Net::User(user) = net {
-            let common = setup.common(&format!("{} net", setup.machine.devices[i].name), usize::MAX - i);
-            let child = user.start(&link, &setup.program(net::PROGRAM)?, common)?;
+        self.links.push(Some(net.connect().context("the network's wire")?));
+        if matches!(net, Net::User(_)) {
+            let child = self.launch_net(i)?;
             self.adopt(Role::Net(i), child);
         }
-        self.links.push(Some(link));
         Ok(())
+    }
+
+    /// Starts a process for a device's network in user mode.
+    fn launch_net(&self, i: usize) -> Result<Running, Failure> {
+        let setup = self.setup;
+        let (Some(Net::User(user)), Some(link)) = (&setup.nets[i], &self.links[i]) else {
+            unreachable!("only a network in user mode has a process")
+        };
+        let common = setup.common(&format!("{} net", setup.machine.devices[i].name), usize::MAX - i);
+        Ok(user.start(link, &setup.program(net::PROGRAM)?, common)?)
     }
 
     /// Starts a process for a device.
@@ -752,6 +766,7 @@ impl<'a> Session<'a> {
             },
             log,
             ended_by_user: self.ends > 0,
+            recoveries: std::mem::take(&mut self.recoveries),
             wall_seconds: 0.0,
             cpu_seconds: self.past_cpu_seconds
                 + self.keeper.cpu_seconds
@@ -777,11 +792,12 @@ impl<'a> Session<'a> {
 
     /// Waits for anything to happen, until the deadline at most, and deals with it.
     fn step(&mut self, deadline: Option<Instant>) -> Result<(), Failure> {
-        let soonest = deadline.into_iter().chain(self.keeper.due).min();
+        let soonest = deadline.into_iter().chain(self.keeper.due).chain(self.next_successor()).min();
         let stdin_ready = self.wait(soonest).context("poll")?;
         if self.keeper.due.take_if(|due| *due <= Instant::now()).is_some() {
             self.replace_log()?;
         }
+        self.start_successors()?;
         self.ends += self.signals.take();
         if stdin_ready && self.terminal.read_input().contains(&Request::Quit) {
             self.ends += 1;
@@ -805,9 +821,10 @@ impl<'a> Session<'a> {
                 self.message(i, message);
             }
             if died {
-                self.death(i)?;
+                self.death(i);
             }
         }
+        self.forget_retired();
         Ok(())
     }
 
@@ -858,6 +875,9 @@ impl<'a> Session<'a> {
                 if role == Role::Log && self.keeper.running {
                     self.brief_log();
                 }
+                if !matches!(role, Role::Device(_)) || !self.running {
+                    self.recovered(role);
+                }
             }
             (Role::Log, FromChild::SwapNoted { channel, request }) => {
                 self.keeper.swaps.retain(|s| (s.channel, s.request) != (channel, request));
@@ -867,6 +887,10 @@ impl<'a> Session<'a> {
             }
             (Role::Cpu, FromChild::Finished(finished)) => drop(self.cpu_finished.get_or_insert(finished)),
             (Role::Device(_), FromChild::State(state)) => self.states[i] = Some(state),
+            (Role::Device(_), FromChild::Took) => self.recovered(role),
+            (Role::Device(_) | Role::Net(_), FromChild::Fatal { text, .. }) if self.may_succeed(role) => {
+                self.last_words(role, printable(&text));
+            }
             (Role::Device(_), FromChild::Yielded { request }) => self.swap.yielded = Some(request),
             (Role::Standby(_), FromChild::Took) => self.swap.took = true,
             (Role::Standby(_), FromChild::Fatal { text, blame }) => self.standby_failed(printable(&text), blame),
@@ -881,7 +905,11 @@ impl<'a> Session<'a> {
                     self.children[i].1.name,
                     syscall_name(syscall.into())
                 );
-                self.trouble(Some(role), text, Blame::Other);
+                if self.may_succeed(role) {
+                    self.last_words(role, text);
+                } else {
+                    self.trouble(Some(role), text, Blame::Other);
+                }
             }
             (_, FromChild::Fatal { text, blame }) => {
                 let text = format!("{}: {}", self.children[i].1.name, printable(&text));
@@ -956,7 +984,7 @@ impl<'a> Session<'a> {
                 plugin: d.plugin.clone(),
                 version: self.plugin_version(i),
                 pid: self.place(Role::Device(i)).map(|p| self.children[p].1.pid()),
-                restarts: self.estates.get(i).map_or(0, |e| e.revived),
+                restarts: self.deaths.get(&Role::Device(i)).map_or(0, |d| d.revived),
                 sent,
                 completed,
             }
@@ -976,32 +1004,42 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn death(&mut self, i: usize) -> Result<(), Failure> {
+    fn death(&mut self, i: usize) {
         let (role, child) = &self.children[i];
-        let (role, Some(exit)) = (*role, child.exit()) else { return Ok(()) };
-        let replace = role == Role::Log && self.keeper.running && !self.leaving && self.log_finished.is_none();
+        let (role, Some(exit)) = (*role, child.exit()) else { return };
+        // One that gives up while the machine starts has a reason that the user is to see.
+        let starts = self.setup.mode == Mode::Record && !self.running && exit.killed();
+        let replace =
+            role == Role::Log && (self.keeper.running || starts) && !self.leaving && self.log_finished.is_none();
         if replace && self.trouble.is_none() && self.log_failure.is_none() {
             let words = self.keeper.words.take();
             tracing::debug!("log {exit}: {words:?}");
+            self.missed(Role::Log);
             if self.keeper.died(exit.cpu_seconds) {
-                return Ok(());
+                return;
             }
             let why = words.map_or_else(String::new, |w| format!(": {w}"));
             let text = format!("the process of log {exit} again and again{why}");
             self.trouble(Some(Role::Log), text, Blame::Other);
-            return Ok(());
+            return;
         }
-        let child = &self.children[i].1;
         // It may have said why already, which then stands.
         let text = format!("the process of {} {exit} unexpectedly", child.name);
         match role {
             _ if self.leaving && exit.success() => {}
             Role::Retired => {}
             Role::Standby(_) => self.standby_failed(format!("its process {exit}"), Blame::Other),
-            Role::Device(device) if self.revive(device)? => {}
-            _ => self.trouble(Some(role), text, Blame::Other),
+            Role::Device(_) | Role::Net(_) if self.plan_successor(role) => {}
+            Role::Net(device) if self.may_succeed(role) => {
+                let why = self.deaths.get_mut(&role).and_then(|d| d.words.take()).unwrap_or(text);
+                let name = &self.setup.machine.devices[device].name;
+                say(&format!("{why}, again and again: {name} is without a network from now on, the machine goes on"));
+            }
+            _ => {
+                let text = self.deaths.get_mut(&role).and_then(|d| d.words.take()).unwrap_or(text);
+                self.trouble(Some(role), text, Blame::Other);
+            }
         }
-        Ok(())
     }
 }
 

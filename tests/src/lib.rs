@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use xtask::console::{Console, Ended};
 use xtask::guest::Guest;
 
-pub mod process;
+pub use xtask::process;
 
 /// How long anything may take before it counts as hung.
 pub const GUARD: Duration = Duration::from_secs(180);

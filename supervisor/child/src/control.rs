@@ -60,7 +60,7 @@ pub enum Way {
     /// With a new device, at the machine's start.
     #[default]
     Fresh,
-    /// With what a dead process has left, at once.
+    /// With what a dead process has left, at once; when it serves it says [`FromChild::Took`].
     Successor,
     /// With what a process leaves that has yielded, when told to `Go`; then it says [`FromChild::Took`], and serves at the next `Go`.
     Standby,
@@ -551,7 +551,7 @@ pub enum FromChild {
         /// The next request.
         request: u64,
     },
-    /// device-proc started as [`Way::Standby`]: it has the state, and can serve.
+    /// device-proc started as [`Way::Standby`]: it has the state, and can serve. Started as [`Way::Successor`]: it serves.
     Took,
     /// log-daemon: the answer to `Swapped`.
     SwapNoted {

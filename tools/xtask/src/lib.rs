@@ -13,4 +13,6 @@ pub mod guest;
 pub mod hello;
 pub mod install;
 pub mod paths;
+pub mod process;
 pub mod suite;
+pub mod torture;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, bench_disk, bench_qemu, coverage, demo, guest, hello, install, suite};
+use xtask::{bench, bench_disk, bench_qemu, coverage, demo, guest, hello, install, suite, torture};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests, demonstrates and measures Reprise")]
@@ -42,6 +42,8 @@ enum Command {
         #[arg(long, default_value = "interp,jit,jit-plain")]
         engine: String,
     },
+    /// Kill a machine's processes at random moments while Linux works with a disk and a network, and look whether anybody notices.
+    Torture(torture::Options),
     /// Check formatting and lints.
     Lint,
     /// What CI runs: the same as `test`.
@@ -101,6 +103,7 @@ fn main() -> Result<()> {
         Command::Demo => demo::demo(),
         Command::Test { slow } => suite::test(slow),
         Command::Oracle { cases, seed, engine } => suite::oracle_run(cases, seed, &engine),
+        Command::Torture(options) => torture::torture(&options),
         Command::Lint => suite::lint(),
         Command::Ci => suite::test(false),
         Command::Bench { what: bench::What::Qemu, rounds, qemu } => bench_qemu::bench(&qemu, rounds.unwrap_or(5)),

@@ -67,3 +67,15 @@ pub fn segments() -> Vec<String> {
     let all: Vec<String> = all.unwrap_or_default();
     all.into_iter().filter(|n| n.starts_with("reprise-")).collect()
 }
+
+/// Open descriptors of a process.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// KiB of memory that are a process's own: its heap and stacks.
+pub fn own_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
