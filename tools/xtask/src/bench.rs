@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const GUARD: Duration = Duration::from_secs(1800);
 
@@ -21,7 +21,7 @@ pub enum What {
     Boot,
     /// Replay time over recording time.
     Replay,
-    /// Console output while recording: `cat` of 300 KB.
+    /// Console output, `cat` of 300 KB, on Reprise, recording, and on QEMU, in alternation.
     Console,
     /// The same guest work on Reprise, recording, and on QEMU, in alternation; see the options below.
     Qemu,
@@ -49,8 +49,7 @@ pub fn bench(what: What, rounds: u32) -> Result<()> {
     match what {
         What::Boot => rig.boot(rounds),
         What::Replay => rig.replay(rounds),
-        What::Console => rig.console(rounds),
-        What::Channel | What::Qemu | What::Disk => Ok(()),
+        What::Channel | What::Console | What::Qemu | What::Disk => Ok(()),
     }
 }
 
@@ -125,26 +124,6 @@ impl Rig {
             }
         }
         println!("replay over recording, wall: verified {}, cpu-only {}", spread(&mut verified), spread(&mut alone));
-        Ok(())
-    }
-
-    fn console(&self, rounds: u32) -> Result<()> {
-        for _ in 0..rounds {
-            let mut c = Command::new(&self.supervisor);
-            let recording = self.dir.join("recording");
-            if recording.exists() {
-                fs::remove_dir_all(&recording)?;
-            }
-            c.args(linux_args(&self.guest, &format!("{APPEND} run=console"))).args(["--clock", "warp"]);
-            c.arg(format!("--record={}", recording.display()));
-            let mut console = Console::start(&mut c, false)?;
-            console.expect("CONSOLE-BEGIN", GUARD)?;
-            let start = Instant::now();
-            console.expect("CONSOLE-END", GUARD)?;
-            let seconds = start.elapsed().as_secs_f64();
-            ensure!(console.wait(GUARD)?.status.success(), "the machine failed");
-            println!("300 KB to the console while recording: {seconds:.2} s, {:.0} KB/s", 307.2 / seconds);
-        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use crate::guest::{self, Guest};
 use crate::{bench_qemu, cputime, install, paths};
 use anyhow::{Context, Result, ensure};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,25 @@ pub fn bench(rounds: u32, record: bool) -> Result<()> {
         }
     }
     report(&runs);
+    if record {
+        let bytes = log_bytes(&dir.join("disk-recording"))?;
+        println!("recording: {bytes} bytes, {:.3} % of the image's", bytes as f64 / SIZE as f64 * 100.0);
+    }
     Ok(())
+}
+
+/// Bytes of a recording without what it was given: kernel, plugins and the like.
+fn log_bytes(recording: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(recording)? {
+        let entry = entry?;
+        bytes += match entry.metadata()? {
+            meta if meta.is_file() => meta.len(),
+            _ if entry.file_name() == "inputs" => 0,
+            _ => log_bytes(&entry.path())?,
+        };
+    }
+    Ok(bytes)
 }
 
 /// The image: every 4 KiB block differs, and none can be compressed much.

@@ -1,6 +1,7 @@
 //! What the project's chores are made of; the whole-machine tests use it too.
 
 pub mod bench;
+pub mod bench_console;
 pub mod bench_disk;
 pub mod bench_qemu;
 pub mod chart;

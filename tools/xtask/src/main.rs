@@ -3,7 +3,9 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, bench_disk, bench_qemu, coverage, demo, guest, hello, install, suite, torture};
+use xtask::{
+    bench, bench_console, bench_disk, bench_qemu, coverage, demo, guest, hello, install, suite, torture,
+};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests, demonstrates and measures Reprise")]
@@ -107,6 +109,9 @@ fn main() -> Result<()> {
         Command::Lint => suite::lint(),
         Command::Ci => suite::test(false),
         Command::Bench { what: bench::What::Qemu, rounds, qemu } => bench_qemu::bench(&qemu, rounds.unwrap_or(5)),
+        Command::Bench { what: bench::What::Console, rounds, qemu } => {
+            bench_console::bench(rounds.unwrap_or(3), !qemu.no_qemu)
+        }
         Command::Bench { what: bench::What::Disk, rounds, qemu } => bench_disk::bench(rounds.unwrap_or(3), !qemu.plain),
         Command::Bench { what, rounds, .. } => bench::bench(what, rounds.unwrap_or(3)),
         Command::Coverage { what, options } => coverage::coverage(what, &options),
