@@ -314,6 +314,14 @@ impl<P: Port> Board<P> {
         }
     }
 
+    /// Makes sure that no device sleeps over a posted write. Only the device in focus can have one that is unsettled.
+    #[inline]
+    pub fn settle_posts(&mut self) {
+        if let Some(l) = self.links.get_mut(self.active) {
+            l.port.settle();
+        }
+    }
+
     /// The core idles: no device need spin.
     pub fn rest(&mut self) {
         if let Some(l) = self.links.get_mut(self.active) {

@@ -151,7 +151,13 @@ impl Port for ChannelPort {
         Ok(())
     }
 
+    #[inline]
+    fn settle(&mut self) {
+        self.port.settle();
+    }
+
     fn rest(&mut self) {
+        self.port.settle();
         if self.active {
             self.active = false;
             self.port.set_active(false);

@@ -126,6 +126,9 @@ pub trait Port {
     /// [`PortError`] when the channel ended or holds nonsense.
     fn next_if(&mut self, accept: &mut dyn FnMut(&Incoming) -> bool) -> Result<Option<Incoming>, PortError>;
 
+    /// Makes sure that the device does not sleep over a request that waits for no answer. To be called before long after one.
+    fn settle(&mut self) {}
+
     /// Nothing will be asked of this device for a while: it need not spin.
     fn rest(&mut self) {}
 

@@ -276,6 +276,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     /// Runs until the machine ends. Divergence comes back as a [`Divergence`] inside the error.
     pub fn run(&mut self) -> Result<Outcome> {
         loop {
+            self.board.settle_posts();
             if let Flow::End(reason) = self.at_position()? {
                 return self.end(reason);
             }

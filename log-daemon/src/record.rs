@@ -27,6 +27,10 @@ const CHUNK_BYTES: usize = 4 << 20;
 const MOST_PENDING: usize = 256 << 20;
 /// Messages that gather in a ring before the daemon is woken; it must not steal a core for each one.
 const BATCH: u64 = 1024;
+/// After so many messages at once the daemon does not wait to be woken, but comes again after [`NAP`].
+const BUSY: u64 = 128;
+/// Short enough that no ring of the usual size fills in it.
+const NAP: Duration = Duration::from_micros(300);
 
 /// Where a test may kill the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub(crate) struct Recorder {
     bytes: u64,
     failure: Option<String>,
     last_chunk: Instant,
+    /// Taken since the last wait.
+    lately: u64,
     end: Option<(Entry, Option<Entry>)>,
     fuse: Option<Fuse>,
 }
@@ -114,6 +120,7 @@ impl Recorder {
             complete: resumed.complete,
             failure: None,
             last_chunk: Instant::now(),
+            lately: 0,
             end: None,
             fuse,
         };
@@ -245,6 +252,7 @@ impl Recorder {
 
     /// Takes something, to where it is safe. False if there is no room for it: then it waits for the next time.
     fn stage(&mut self, item: Item) -> Result<bool> {
+        self.lately += 1;
         // After a failure nothing is kept.
         if self.writer.is_none() {
             self.collector.take(item);
@@ -389,6 +397,11 @@ impl Recorder {
     }
 
     fn wait(&mut self, signals: &Signals) -> Result<()> {
+        if std::mem::take(&mut self.lately) >= BUSY {
+            // More is coming. To arm a word of each ring and be woken costs more than all that is taken.
+            std::thread::sleep(NAP);
+            return Ok(());
+        }
         let mut interests: Vec<Interest<'_>> = vec![self.control.journal.on_entries(BATCH)];
         for t in &self.taps {
             interests.push(t.on_requests(BATCH));

@@ -263,13 +263,17 @@ fn count_effect(inbox: &Inbox, effects: &mut u64) {
 }
 
 #[inline]
-fn push_slot(ring: &mut Producer<Segment>, slot: &Slot, data: &[u8]) -> Result<Push, Problem> {
+fn push_slot(ring: &mut Producer<Segment>, slot: &Slot, data: &[u8], posted: bool) -> Result<Push, Problem> {
     jitter::point();
     let arena = if slot.arena_len == 0 { &[] } else { data };
     if arena.len() as u64 > ring.arena_bytes() {
         return Err(Problem::TooLong { len: data.len() as u64, max: ring.arena_bytes() });
     }
-    ring.push(&mut slot.to_words(), arena, |words, off| words[6] |= off)
+    if posted {
+        ring.post(&mut slot.to_words(), arena, |words, off| words[6] |= off)
+    } else {
+        ring.push(&mut slot.to_words(), arena, |words, off| words[6] |= off)
+    }
 }
 
 /// How a step of cpu-proc ended that may have to wait for the device.
@@ -387,7 +391,7 @@ impl CpuPort {
     #[inline]
     fn push(&mut self, vtime: u64, request: &Request<'_>) -> Result<Push, ChannelError> {
         self.life.check()?;
-        let pushed = push_slot(&mut self.requests, &request.to_slot(vtime), request.data());
+        let pushed = push_slot(&mut self.requests, &request.to_slot(vtime), request.data(), !request.is_synchronous());
         pushed.map_err(|problem| self.life.fail(RingName::Requests, problem))
     }
 
@@ -411,6 +415,7 @@ impl CpuPort {
     /// Waits until a reader of the request ring is far enough (none) or anything else ends the wait.
     #[cold]
     fn wait_requests(&mut self, blocked: Blocked, abort: &Abort<'_>) -> Result<Option<Sent>, ChannelError> {
+        self.settle();
         if self.has_event()? {
             return Ok(Some(Sent::EventPending));
         }
@@ -430,6 +435,13 @@ impl CpuPort {
         }
     }
 
+    /// Requests that wait for no answer are published without a fence, so a device that is about to sleep may miss one. To be called before long
+    /// after such a request; each wait of this port, and each request with an answer, does it too.
+    #[inline]
+    pub fn settle(&mut self) {
+        self.requests.settle();
+    }
+
     /// Whether the device is done with request `seq` (and with all before): its effects are in the event ring.
     ///
     /// # Errors
@@ -437,6 +449,7 @@ impl CpuPort {
     #[inline]
     pub fn device_passed(&mut self, seq: u64) -> Result<bool, ChannelError> {
         self.life.check()?;
+        self.settle();
         match self.requests.peer_passed() {
             Ok(passed) => Ok(passed > seq),
             Err(problem) => Err(self.life.fail(RingName::Requests, problem)),
@@ -522,6 +535,7 @@ impl CpuPort {
     #[inline]
     pub fn wait_event(&mut self, abort: &Abort<'_>) -> Result<Option<EventMsg<'_>>, ChannelError> {
         self.life.check()?;
+        self.settle();
         if !self.events.poll()
             && wait_one(self.on_event(), &self.spin, Some(&self.company), abort, || {})? != Waited::Ready
         {
@@ -688,7 +702,7 @@ impl DevicePort {
     #[inline]
     fn push(&mut self, cause: u64, event: &Event<'_>) -> Result<Push, ChannelError> {
         self.life.check()?;
-        let pushed = push_slot(&mut self.events, &event.to_slot(cause), event.data());
+        let pushed = push_slot(&mut self.events, &event.to_slot(cause), event.data(), false);
         let pushed = pushed.map_err(|problem| self.life.fail(RingName::Events, problem))?;
         if matches!(pushed, Push::Done(_)) {
             self.effects += u64::from(event.is_effect());

@@ -8,7 +8,8 @@
 //!
 //! Sleeping is a Dekker handshake. A waiter stores *the cursor value that it waits for* into its own wake word, makes a SeqCst
 //! fence, loads the cursor again, and sleeps on the cursor's low half. Whoever moves a cursor makes a SeqCst fence and loads the
-//! wake word. One of the two sees the other, so no wake is lost, and nobody who is awake costs a system call.
+//! wake word. One of the two sees the other, so no wake is lost, and nobody who is awake costs a system call. A producer may put
+//! the fence off for a while and make one for many slots (*post*, *settle*).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -185,6 +186,8 @@ pub struct Producer<S> {
     held: VecDeque<(u64, u64)>,
     wake_peer: Waker,
     wake_tap: Waker,
+    /// Slots were posted since the last fence: a reader may have gone to sleep without seeing them.
+    unsettled: bool,
 }
 
 impl<S: Space> Producer<S> {
@@ -205,6 +208,7 @@ impl<S: Space> Producer<S> {
             held: VecDeque::new(),
             wake_peer: Waker::new(),
             wake_tap: Waker::new(),
+            unsettled: false,
             at,
         };
         producer.reload()?;
@@ -389,6 +393,38 @@ impl<S: Space> Producer<S> {
         bytes: &[u8],
         place: impl FnOnce(&mut [u64], u64),
     ) -> Result<Push, Problem> {
+        let push = self.publish(slot, bytes, place)?;
+        self.unsettled = true;
+        self.settle();
+        Ok(push)
+    }
+
+    /// As [`Self::push`] without the fence, which waits for the slot's cache lines to come over from the readers' cores. A reader that is awake sees
+    /// the slot, and one that has gone to sleep is woken; one that is about to sleep may miss it, so a [`Self::settle`] must follow before long, and
+    /// before anything is waited for.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    #[inline]
+    pub fn post(
+        &mut self,
+        slot: &mut [u64],
+        bytes: &[u8],
+        place: impl FnOnce(&mut [u64], u64),
+    ) -> Result<Push, Problem> {
+        let push = self.publish(slot, bytes, place)?;
+        self.unsettled = true;
+        self.notify();
+        Ok(push)
+    }
+
+    #[inline]
+    fn publish(
+        &mut self,
+        slot: &mut [u64],
+        bytes: &[u8],
+        place: impl FnOnce(&mut [u64], u64),
+    ) -> Result<Push, Problem> {
         let start = match self.room(bytes.len() as u64)? {
             Ok(start) => start,
             Err(blocked) => return Ok(Push::Blocked(blocked)),
@@ -407,13 +443,26 @@ impl<S: Space> Producer<S> {
         words[0].store(seq, S::PUBLISH);
         self.next += 1;
         self.space.word(self.at.produced).store(self.next, S::PUBLISH);
-        S::fence();
+        self.space.prefetch(self.slot_word(self.next + 2));
+        Ok(Push::Done(seq))
+    }
+
+    #[inline]
+    fn notify(&mut self) {
         self.wake_peer.notify(&self.space, self.at.peer_wake, self.at.produced, self.next);
         if self.at.tap.is_some() {
             self.wake_tap.notify(&self.space, self.at.tap_wake, self.at.produced, self.next);
         }
-        self.space.prefetch(self.slot_word(self.next + 2));
-        Ok(Push::Done(seq))
+    }
+
+    /// Makes sure that no reader sleeps although it wants what was posted.
+    #[inline]
+    pub fn settle(&mut self) {
+        if self.unsettled {
+            self.unsettled = false;
+            S::fence();
+            self.notify();
+        }
     }
 
     #[inline(always)]

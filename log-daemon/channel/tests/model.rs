@@ -215,6 +215,26 @@ fn peers<C: Cut>(count: u64) -> impl Fn() + Send + Sync + 'static {
     }
 }
 
+/// One producer that posts, and settles at the end and before it waits; one peer.
+fn posted<C: Cut>(count: u64, settles: bool) -> impl Fn() + Send + Sync + 'static {
+    move || {
+        let space = Model::<C>::new();
+        let mut producer = Producer::new(space.clone(), ring(false, 2)).unwrap();
+        let reader = Reader::new(space, ring(false, 2), Side::Peer).unwrap();
+        let thread = loom::thread::spawn(move || consume(reader, count));
+        for number in 0..count {
+            while let Push::Blocked(blocked) = producer.post(&mut [0, payload(number)], &[], |_, _| {}).unwrap() {
+                producer.settle();
+                wait_for_room(&producer, blocked);
+            }
+        }
+        if settles {
+            producer.settle();
+        }
+        thread.join().unwrap();
+    }
+}
+
 /// One producer, a peer and a tap.
 fn tapped<C: Cut>(slots: u64, count: u64) -> impl Fn() + Send + Sync + 'static {
     move || {
@@ -299,6 +319,16 @@ fn a_missing_fence_is_noticed() {
 }
 
 #[test]
+fn no_wake_for_a_posted_slot_is_lost() {
+    check(2, posted::<Nothing>(3, true));
+}
+
+#[test]
+fn a_missing_settle_is_noticed() {
+    must_fail(3, posted::<Nothing>(3, false));
+}
+
+#[test]
 fn no_slot_is_reused_before_both_readers_are_past() {
     check(2, tapped::<Nothing>(1, 2));
 }
@@ -342,6 +372,7 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
 fn slow_longer_runs() {
     explore(4, peers::<Nothing>(3));
     explore(3, peers::<Nothing>(5));
+    explore(3, posted::<Nothing>(5, true));
     explore(3, arena::<Nothing>(&[16, 8, 16]));
     explore(3, arena::<Nothing>(&[8, 16, 8]));
     explore(2, tapped::<Nothing>(2, 3));

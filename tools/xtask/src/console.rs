@@ -96,12 +96,15 @@ impl Console {
     pub fn expect(&mut self, what: &str, guard: Duration) -> Result<()> {
         let until = Instant::now() + guard;
         let mut held = self.out.bytes.lock().expect("no panic while held");
+        // What was searched is not searched again: a guest that shows much would wait for its reader.
+        let mut from = self.seen;
         loop {
-            let at = held.0[self.seen..].windows(what.len()).position(|w| w == what.as_bytes());
+            let at = held.0[from..].windows(what.len()).position(|w| w == what.as_bytes());
             if let Some(at) = at {
-                self.seen += at + what.len();
+                self.seen = from + at + what.len();
                 return Ok(());
             }
+            from = from.max((held.0.len() + 1).saturating_sub(what.len()));
             let left = until.saturating_duration_since(Instant::now());
             if held.1 || left.is_zero() {
                 let why = if held.1 { "the machine ended" } else { "the machine is silent" };
