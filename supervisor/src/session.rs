@@ -232,6 +232,14 @@ impl Setup {
     }
 }
 
+/// Who has something for the supervisor.
+#[derive(Default)]
+struct Woken {
+    stdin: bool,
+    /// Children that said something or died, by number. There are many, and few that do: to ask each costs more than the console's bytes.
+    children: Vec<usize>,
+}
+
 impl<'a> Session<'a> {
     fn new(
         setup: &'a Setup,
@@ -793,13 +801,13 @@ impl<'a> Session<'a> {
     /// Waits for anything to happen, until the deadline at most, and deals with it.
     fn step(&mut self, deadline: Option<Instant>) -> Result<(), Failure> {
         let soonest = deadline.into_iter().chain(self.keeper.due).chain(self.next_successor()).min();
-        let stdin_ready = self.wait(soonest).context("poll")?;
+        let woken = self.wait(soonest).context("poll")?;
         if self.keeper.due.take_if(|due| *due <= Instant::now()).is_some() {
             self.replace_log()?;
         }
         self.start_successors()?;
         self.ends += self.signals.take();
-        if stdin_ready && self.terminal.read_input().contains(&Request::Quit) {
+        if woken.stdin && self.terminal.read_input().contains(&Request::Quit) {
             self.ends += 1;
         }
         if self.terminal.has_pending() || self.terminal.exhausted() || self.guest.repeats() {
@@ -812,7 +820,7 @@ impl<'a> Session<'a> {
         }
         // Some pieces at once, but not so many that the children are not heard.
         (0..64).take_while(|_| self.guest.read_output()).for_each(drop);
-        for i in 0..self.children.len() {
+        for i in woken.children {
             // What a child said before it died is there once it is known to be dead.
             let died = self.children[i].1.reap();
             // One that never stops talking must not keep the others from being heard.
@@ -828,8 +836,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Returns whether stdin has something.
-    fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
+    /// Returns who has something.
+    fn wait(&self, deadline: Option<Instant>) -> io::Result<Woken> {
         let timeout = match deadline {
             None => PollTimeout::NONE,
             Some(at) => {
@@ -857,14 +865,24 @@ impl<'a> Session<'a> {
         for fd in self.operators.iter().flat_map(Operators::descriptors) {
             add(fd, PollFlags::POLLIN);
         }
-        for fd in self.children.iter().flat_map(|(_, c)| c.descriptors()) {
-            add(fd, PollFlags::POLLIN);
+        let mut owners = Vec::new();
+        for (i, (_, child)) in self.children.iter().enumerate() {
+            for fd in child.descriptors() {
+                add(fd, PollFlags::POLLIN);
+                owners.push(i);
+            }
         }
         match poll(&mut fds, timeout) {
-            Ok(_) => Ok(reads && fds[1].any().unwrap_or(false)),
-            Err(Errno::EINTR) => Ok(false),
-            Err(e) => Err(e.into()),
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(Woken::default()),
+            Err(e) => return Err(e.into()),
         }
+        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        let first = fds.len() - owners.len();
+        let mut children: Vec<usize> =
+            owners.iter().zip(&fds[first..]).filter(|(_, fd)| ready(fd)).map(|(&i, _)| i).collect();
+        children.dedup();
+        Ok(Woken { stdin: reads && ready(&fds[1]), children })
     }
 
     fn message(&mut self, i: usize, message: FromChild) {

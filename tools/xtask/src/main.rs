@@ -3,9 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{
-    bench, bench_console, bench_disk, bench_qemu, coverage, demo, guest, hello, install, suite, torture,
-};
+use xtask::{bench, bench_console, bench_disk, bench_qemu, coverage, demo, guest, hello, install, suite, torture};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests, demonstrates and measures Reprise")]
