@@ -28,8 +28,10 @@ pub(crate) unsafe extern "C" fn step(frame: *mut Frame<'_>, c: *mut Code, at: u3
     let frame = unsafe { &mut *frame };
     let cpu = frame.run.cpu();
     cpu.flags = cpu.host.unpack();
-    frame.next = frame.run.step(code(c), at as usize, remaining);
-    if frame.next != Next::Stepped {
+    // Nobody looks at it after a step that stays: to copy it would wait for the stores of its parts.
+    let next = frame.run.step(code(c), at as usize, remaining);
+    if next != Next::Stepped {
+        frame.next = next;
         return 1;
     }
     let cpu = frame.run.cpu();

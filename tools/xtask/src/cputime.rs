@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn the_time_of_a_grandchild_counts() {
-        let work = "(i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; echo done; read x) & wait";
+        // The shell gives what runs in the background no standard input: it would end at once.
+        let work = "exec 3<&0; (i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; echo done; read x <&3) & wait";
         let mut c = Command::new("sh");
         let mut child =
             c.args(["-c", work]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell can be started");
