@@ -335,7 +335,8 @@ impl FlagState {
                     None => {
                         let c = self.full.expect("a recipe for C and V").emit(e);
                         store_cv(e, c);
-                        host = Some(InHost { nz: self.nz.is_none(), cv: Some(c) });
+                        // N and Z in memory may be those of a later operation.
+                        host = Some(InHost { nz: self.nz.is_none() && !self.mem_nz, cv: Some(c) });
                     }
                 }
             }

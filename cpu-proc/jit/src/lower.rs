@@ -487,11 +487,14 @@ impl Lower<'_> {
             if !self.f.recoverable() {
                 self.f.save(&mut self.e);
             }
-            if c != want {
-                dynasm!(self.e.asm ; .arch x64 ; cmc);
+            // To save N and Z may have taken EFLAGS; then C is in memory.
+            if self.f.host.is_some_and(|h| h.cv == Some(c)) {
+                if c != want {
+                    dynasm!(self.e.asm ; .arch x64 ; cmc);
+                }
+                self.f.host = None;
+                return;
             }
-            self.f.host = None;
-            return;
         }
         self.clobber();
         self.f.save(&mut self.e);

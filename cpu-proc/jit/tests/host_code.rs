@@ -242,3 +242,15 @@ fn recipes_that_change() {
     let list = of(&[0xe1a0_2001, 0xe592_1000, 0xe582_4000, 0xe351_0000, 0x1aff_fffa], Recipe::CmpImm(1, 0));
     insta::assert_snapshot!(format!("pointer:\n{pointer}\nlist:\n{list}"));
 }
+
+/// `subs; umulls; ldrhls`: the comparison is made again for C, but its Z is not the one wanted.
+#[test]
+fn flags_of_two_operations() {
+    insta::assert_snapshot!(a32(&[0xe05b_44ed, 0xe09a_2891, 0x9058_85ba]));
+}
+
+/// `adcs; movs; sbc`: to save N and Z costs EFLAGS, so the carry comes from memory.
+#[test]
+fn carry_behind_a_test() {
+    insta::assert_snapshot!(thumb(&[0x4153, 0x2260, 0xf160, 0x0343, 0xde00]));
+}

@@ -2,7 +2,7 @@
 
 use reprise_oracle::generate::Choice;
 use reprise_oracle::ours::Which;
-use reprise_oracle::run::{Report, run_parallel};
+use reprise_oracle::run::{Report, Session, run_parallel};
 
 fn slow() -> bool {
     std::env::var_os("REPRISE_SLOW").is_some()
@@ -34,4 +34,18 @@ fn random_words_are_defined_or_undefined_alike() {
     let report = run_parallel(7, &Choice { wild: 100, single: true, ..Choice::default() }, ENGINES, 60_000, 2)
         .expect("Unicorn runs");
     agree(&report);
+}
+
+/// Cases that an engine once got wrong, found in long runs.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn cases_that_once_differed_agree() {
+    // A comparison made again for C alone, behind an operation that sets N and Z alone; a carry that was lost when N and Z were saved.
+    for case in [8_330_616, 3_585_198] {
+        for which in [Which::Jit, Which::JitPlain] {
+            let shown =
+                Session::new(1, Choice::default(), &[which]).and_then(|mut s| s.show(case)).expect("Unicorn runs");
+            assert!(shown.ends_with("Same"), "{shown}");
+        }
+    }
 }
