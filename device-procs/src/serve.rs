@@ -725,11 +725,12 @@ impl Server {
         while let Some(taken) = Self::copy(self.port.try_request()?, &mut self.estate, &mut self.data) {
             self.request(taken)?;
         }
-        self.flush()?;
-        Ok(self.disks.finish()?)
+        self.flush()
     }
 
     fn send_state(&mut self) -> Result<(), Stop> {
+        // However the channel ended: what the guest wrote belongs into the image.
+        self.disks.finish()?;
         let until = Instant::now() + LAST_OUTPUT;
         while self.backend.flush() == Output::Blocked && Instant::now() < until {
             self.wait_for_output(Duration::from_millis(100))?;
