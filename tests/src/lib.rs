@@ -122,7 +122,7 @@ impl Rig {
         self.linux_of(guest(), append)
     }
 
-    /// The same, with the modules for virtio devices and file systems.
+    /// The same, with the modules for disks, cards, networks and file systems.
     pub fn linux_virtio(&self, append: &str) -> Command {
         let guest = guest();
         self.linux_of(&Guest { initrd: guest.virtio_initrd.clone(), ..guest.clone() }, append)
@@ -138,9 +138,36 @@ impl Rig {
 
     /// Linux on the Versatile Express with a Cortex-A9.
     pub fn linux_a9(&self, append: &str) -> Command {
+        self.linux_a9_of(guest(), append)
+    }
+
+    /// The same, with the modules for disks, cards, networks and file systems.
+    pub fn linux_a9_virtio(&self, append: &str) -> Command {
+        let guest = guest();
+        self.linux_a9_of(&Guest { initrd: guest.virtio_initrd.clone(), ..guest.clone() }, append)
+    }
+
+    fn linux_a9_of(&self, guest: &Guest, append: &str) -> Command {
         let mut c = self.supervisor();
-        c.args(xtask::demo::linux_a9_args(guest(), append)).args(["--clock", "warp"]);
+        c.args(xtask::demo::linux_a9_args(guest, append)).args(["--clock", "warp"]);
         c
+    }
+
+    /// A disk image in which every word differs.
+    pub fn image(&self, name: &str, bytes: usize) -> PathBuf {
+        let data: Vec<u8> = (0..bytes / 4).flat_map(|i| (i as u32).wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+        let path = self.path(name);
+        fs::write(&path, data).expect("written");
+        path
+    }
+
+    /// Records a machine that ends by itself.
+    pub fn record(&self, name: &str, mut c: Command) -> Run {
+        let (recording, report) = (self.path(name), self.path(&format!("{name}.json")));
+        c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+        let mut console = Console::start(&mut c, false).expect("start");
+        console.close_input();
+        Run::new(recording, console.wait(LONG_GUARD).expect("it powers off"), &report).ended(exit::OK)
     }
 
     fn linux_of(&self, guest: &Guest, append: &str) -> Command {
@@ -236,6 +263,15 @@ impl Run {
     pub fn field(&self, name: &str) -> &str {
         self.report[name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.report))
     }
+}
+
+/// The MD5 sum of a file, as `md5sum` prints it.
+///
+/// # Panics
+/// If there is no such file, or no such program.
+pub fn md5(path: &Path) -> String {
+    let out = Command::new("md5sum").arg(path).output().expect("md5sum");
+    String::from_utf8_lossy(&out.stdout).split_whitespace().next().expect("a sum").to_owned()
 }
 
 /// Copies a folder.

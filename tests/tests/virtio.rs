@@ -1,40 +1,20 @@
 //! The virtio devices under the kernel's own drivers.
 
-use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit};
-use std::fs;
+use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit, md5};
 use std::path::Path;
-use std::process::Command;
 use xtask::console::Console;
-
-/// A disk image in which every sector differs.
-fn image(rig: &Rig, name: &str, bytes: usize) -> std::path::PathBuf {
-    let data: Vec<u8> = (0..bytes / 4).flat_map(|i| (i as u32).wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
-    let path = rig.path(name);
-    fs::write(&path, data).expect("written");
-    path
-}
-
-fn md5(path: &Path) -> String {
-    let out = Command::new("md5sum").arg(path).output().expect("md5sum");
-    String::from_utf8_lossy(&out.stdout).split_whitespace().next().expect("a sum").to_owned()
-}
 
 /// Records what `run=work` does with `image` on the disk.
 fn record(rig: &Rig, name: &str, work: &str, image: &Path, options: &str) -> Run {
-    let (recording, report) = (rig.path(name), rig.path(&format!("{name}.json")));
     let mut c = rig.linux_virtio(&format!("run={work}"));
     c.arg("--disk").arg(format!("blk0={}{options}", image.display()));
-    c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
-    let mut console = Console::start(&mut c, false).expect("start");
-    console.close_input();
-    let ended = console.wait(LONG_GUARD).expect("it powers off");
-    Run { recording, ended, report: xtask::demo::report(&report).expect("a report") }.ended(exit::OK)
+    rig.record(name, c)
 }
 
 #[test]
 fn a_disk_reads_as_on_the_host_and_replays_exactly() {
     let rig = Rig::new();
-    let image = image(&rig, "disk.img", 16 << 20);
+    let image = rig.image("disk.img", 16 << 20);
     let run = record(&rig, "read", "disk", &image, ",readonly");
     let text = run.ended.text();
     assert!(text.contains("32768"), "its size in sectors: {text}");
@@ -49,7 +29,7 @@ fn a_disk_reads_as_on_the_host_and_replays_exactly() {
 #[test]
 fn a_file_system_is_written_and_read_back() {
     let rig = Rig::new();
-    let image = image(&rig, "disk.img", 16 << 20);
+    let image = rig.image("disk.img", 16 << 20);
     let before = md5(&image);
     let run = record(&rig, "write", "disk-rw", &image, ",snapshot=on");
     assert_eq!(md5(&image), before, "a snapshot leaves the image alone");

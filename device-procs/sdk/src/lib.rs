@@ -14,6 +14,7 @@
 //! | [`glue`] | a Rust [`Device`] behind that ABI |
 //! | [`host`] | the other side: a plugin as its host sees it, with every value checked |
 //! | [`conformance`] | the tests that every plugin must pass |
+//! | [`hostile`] | a guest and a host that do what a fuzzer's bytes say |
 
 pub mod abi;
 pub mod bus;
@@ -22,6 +23,7 @@ pub mod device;
 pub mod dma;
 pub mod glue;
 pub mod host;
+pub mod hostile;
 pub mod spec;
 
 pub use device::{ConfigError, Device, Effects, Event, RestoreError, VTime};

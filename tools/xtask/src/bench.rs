@@ -27,6 +27,8 @@ pub enum What {
     Qemu,
     /// A guest that reads a disk, on Reprise (recording; not recording with `--plain`) and on QEMU, in alternation.
     Disk,
+    /// The same with an SD card.
+    Sd,
 }
 
 /// Measures; `rounds` is how often each thing is run.
@@ -49,7 +51,7 @@ pub fn bench(what: What, rounds: u32) -> Result<()> {
     match what {
         What::Boot => rig.boot(rounds),
         What::Replay => rig.replay(rounds),
-        What::Channel | What::Console | What::Qemu | What::Disk => Ok(()),
+        What::Channel | What::Console | What::Qemu | What::Disk | What::Sd => Ok(()),
     }
 }
 

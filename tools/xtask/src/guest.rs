@@ -29,7 +29,7 @@ pub struct Guest {
     pub dtb_a9: PathBuf,
     /// busybox, our `/init` and a few kernel modules.
     pub initrd: PathBuf,
-    /// The same with the modules for virtio devices and file systems on disks. In a file of its own, so that it costs a plain boot nothing.
+    /// The same with the modules for virtio devices, SD cards, network cards, and file systems on disks. In a file of its own, so that it costs a plain boot nothing.
     pub virtio_initrd: PathBuf,
     /// The initramfs with `kbench`; made only on request, as it needs a cross compiler.
     pub bench_initrd: Option<PathBuf>,
@@ -38,14 +38,24 @@ pub struct Guest {
 /// Applets that get a link in the guest's `/bin`.
 const APPLETS: &str = "sh ash cat ls cp mv rm mkdir mount umount echo dmesg uname grep sed awk cut head tail sort tr wc md5sum sha256sum dd \
     sleep sync poweroff reboot halt modprobe insmod lsmod ps kill true false test [ date time hexdump od seq free top vi less more find xargs \
-    stty printf env expr touch chmod df du id clear yes devmem setsid cttyhack hwclock nproc";
+    stty printf env expr touch chmod df du id clear yes devmem setsid cttyhack hwclock nproc cmp tee ifconfig route udhcpc ping nc";
 
 /// Kernel modules that go along, with what they depend on; underscores, no dashes.
 const MODULES: &[&str] = &["sp805_wdt", "ambakmi", "psmouse", "evdev", "i2c_versatile", "at24"];
 
-/// What the initramfs for virtio devices has besides.
-const VIRTIO_MODULES: &[&str] =
-    &["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "virtio_console", "ext4", "crc32c_generic"];
+/// What the initramfs for disks and networks has besides.
+const VIRTIO_MODULES: &[&str] = &[
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_rng",
+    "virtio_console",
+    "armmmci",
+    "smsc911x",
+    "smsc",
+    "ext4",
+    "crc32c_generic",
+];
 
 /// Part of the cache key: raise it when the layout of the initramfs changes.
 const LAYOUT: &str = "1";

@@ -110,7 +110,12 @@ fn main() -> Result<()> {
         Command::Bench { what: bench::What::Console, rounds, qemu } => {
             bench_console::bench(rounds.unwrap_or(3), !qemu.no_qemu)
         }
-        Command::Bench { what: bench::What::Disk, rounds, qemu } => bench_disk::bench(rounds.unwrap_or(3), !qemu.plain),
+        Command::Bench { what: bench::What::Disk, rounds, qemu } => {
+            bench_disk::bench(rounds.unwrap_or(3), !qemu.plain, false)
+        }
+        Command::Bench { what: bench::What::Sd, rounds, qemu } => {
+            bench_disk::bench(rounds.unwrap_or(3), !qemu.plain, true)
+        }
         Command::Bench { what, rounds, .. } => bench::bench(what, rounds.unwrap_or(3)),
         Command::Coverage { what, options } => coverage::coverage(what, &options),
         Command::Guest { out, bench, lpae, print } => {
