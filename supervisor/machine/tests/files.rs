@@ -96,6 +96,7 @@ fn vexpress_a9_is_the_board_that_its_device_tree_describes() {
         ("sysreg", 0x1000_0000, None),
         ("sysctl", 0x1000_1000, None),
         ("i2c-pcie", 0x1000_2000, None),
+        ("sd0", 0x1000_5000, Some(9)),
         ("aaci", 0x1000_4000, Some(11)),
         ("keyboard", 0x1000_6000, Some(12)),
         ("mouse", 0x1000_7000, Some(13)),
