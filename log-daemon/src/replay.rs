@@ -12,7 +12,7 @@ use reprise_channel::{
     Abort, DaemonControl, DevicePort, Event, Interest, JournalEntry, Position, Role, SpinPolicy, TapPort, wait_many,
 };
 use reprise_child::Control;
-use reprise_child::control::{FromChild, LogFinished, LogStart, Mode, RecordedEnd};
+use reprise_child::control::{FromChild, LogConsole, LogFinished, LogStart, Mode, RecordedEnd};
 use reprise_recording::{Chunk, Chunks, Message, Recording, Status, journal, message};
 
 use crate::convert;
@@ -41,7 +41,7 @@ enum Ends {
     Devices(Vec<DevicePort>),
 }
 
-/// The console of a replay without devices.
+/// The output of a device, in a replay without devices.
 struct Console {
     channel: usize,
     file: Option<File>,
@@ -56,6 +56,7 @@ pub(crate) struct Replayer {
     ends: Ends,
     names: Vec<String>,
     console: Option<Console>,
+    screens: Vec<Console>,
     script: VecDeque<ScriptEntry>,
     expected: Vec<Expected>,
     images: Images,
@@ -82,17 +83,18 @@ impl Replayer {
                 .map(|c| DevicePort::attach(&c.segment, Role::DaemonAsDevice).with_context(|| at(&c.name)));
             Ends::Devices(ports.collect::<Result<_>>()?)
         };
-        let console = start.console.map(|c| {
+        let console = |c: LogConsole| {
             // SAFETY: the supervisor made this descriptor for this process and names it once; nothing else here owns it.
             let file = Some(File::from(unsafe { OwnedFd::from_raw_fd(c.output) }));
             Console { channel: usize::from(c.channel), file, hash: blake3::Hasher::new(), bytes: 0 }
-        });
+        };
         Ok(Self {
             recording,
             control,
             ends,
             names: start.channels.iter().map(|c| c.name.clone()).collect(),
-            console,
+            console: start.console.map(console),
+            screens: start.screens.iter().copied().map(console).collect(),
             script: VecDeque::new(),
             expected: start.channels.iter().map(|_| Expected::default()).collect(),
             images: Images::new(&start.disks)?,
@@ -205,21 +207,22 @@ impl Replayer {
             };
             e.add(records);
         }
-        self.console_output();
+        self.output();
         Ok(())
     }
 
-    /// In the devices' place: the console's bytes go where its device would have sent them.
-    fn console_output(&mut self) {
-        let Some(console) = &mut self.console else { return };
-        let Some(expected) = self.expected.get_mut(console.channel) else { return };
-        for o in expected.output.drain(..) {
-            console.hash.update(&o.data);
-            console.bytes += o.data.len() as u64;
-            if let Some(f) = &mut console.file {
-                if f.write_all(&o.data).is_err() {
-                    // A closed terminal does not end a replay.
-                    console.file = None;
+    /// In the devices' place: the bytes of console and screens go where their devices would have sent them.
+    fn output(&mut self) {
+        for to in self.console.iter_mut().chain(&mut self.screens) {
+            let Some(expected) = self.expected.get_mut(to.channel) else { continue };
+            for o in expected.output.drain(..) {
+                to.hash.update(&o.data);
+                to.bytes += o.data.len() as u64;
+                if let Some(f) = &mut to.file {
+                    if f.write_all(&o.data).is_err() {
+                        // A closed terminal does not end a replay.
+                        to.file = None;
+                    }
                 }
             }
         }

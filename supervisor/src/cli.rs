@@ -68,6 +68,10 @@ pub(crate) struct RunArgs {
     /// A device's network: in user mode (the default), a tap interface of the host, or none. May be given for several devices.
     #[arg(long, value_name = "NAME=user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,reach=all][,dns=ADDR]|tap:IFNAME|none", value_parser = crate::net::parse)]
     pub(crate) net: Vec<crate::net::NetArg>,
+    /// The screen: a VNC server (display N is port 5900 + N), a screen that nobody watches (for `vmctl screendump`), or none: then the board is as its own
+    /// device tree says.
+    #[arg(long, value_name = "vnc=127.0.0.1:N|vnc=unix:PATH|headless|none", value_parser = crate::display::parse, default_value = "none")]
+    pub(crate) display: crate::display::DisplayArg,
     /// What guest time does while the guest idles: jump ahead, or wait. Default: realtime on a terminal, else warp.
     #[arg(long, value_enum)]
     pub(crate) clock: Option<ClockArg>,
@@ -93,6 +97,9 @@ pub(crate) struct ReplayArgs {
     /// A device's disk, if its image is neither in the recording nor where it was: a file that holds what the disk did when recorded.
     #[arg(long, value_name = "NAME=FILE[,format=raw|qcow2]", value_parser = reprise_machine::parse_disk)]
     pub(crate) disk: Vec<(String, reprise_machine::Disk)>,
+    /// Show the recorded machine's screen: a VNC server, to look at only.
+    #[arg(long, value_name = "vnc=127.0.0.1:N|vnc=unix:PATH|headless|none", value_parser = crate::display::parse, default_value = "none")]
+    pub(crate) display: crate::display::DisplayArg,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 }
@@ -106,6 +113,9 @@ pub(crate) struct CommonArgs {
     /// Let the JIT write a map of its code to /tmp/perf-PID.map, where `perf` looks for it.
     #[arg(long)]
     pub(crate) perf_map: bool,
+    /// Write what the screen shows at the end to this file, a PNG.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) screendump: Option<PathBuf>,
     /// Write a JSON object about the run to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,

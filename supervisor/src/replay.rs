@@ -68,6 +68,8 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
         swaps,
         disks,
         nets: Vec::new(),
+        listener: args.display.listen().map_err(Failure::usage)?,
+        screendump: args.common.screendump.clone(),
         log: Log::Replay {
             dir: dir.canonicalize().with_context(|| dir.display().to_string())?,
             specs: manifest.plugins.iter().map(|p| p.spec.clone()).collect(),

@@ -18,7 +18,7 @@ use crate::plugins::PluginFile;
 const HOPELESS: u32 = 5;
 /// The pause before the second attempt in a row; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(10);
-/// A network's process that lived for so long was of use.
+/// A network's or display's process that lived for so long was of use.
 const USEFUL: Duration = Duration::from_secs(1);
 /// The most recoveries that are kept for the report.
 const MAX_RECOVERIES: usize = 100_000;
@@ -114,7 +114,7 @@ impl Session<'_> {
         }
     }
 
-    /// The process of a device or a network has died: sets the time for its successor. False if it is to have none.
+    /// The process of a device, a network or the display has died: sets the time for its successor. False if it is to have none.
     pub(super) fn plan_successor(&mut self, role: Role) -> bool {
         if self.leaving || self.trouble.is_some() {
             return false;
@@ -175,6 +175,7 @@ impl Session<'_> {
         let new = match role {
             Role::Device(device) => self.launch_device(device, way)?,
             Role::Net(device) => self.launch_net(device)?,
+            Role::Display => self.launch_display()?,
             _ => unreachable!("{role:?} has no successors of this kind"),
         };
         tracing::info!("{}: a successor takes over", new.name);
@@ -192,6 +193,7 @@ impl Session<'_> {
         if self.setup.console() == Some(device) {
             self.guest.repeat();
         }
+        self.people.repeat(device);
         if self.saving {
             self.send(role, &ToChild::Save);
         }

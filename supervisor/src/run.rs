@@ -77,6 +77,7 @@ fn machine(args: &RunArgs, layout: &Layout) -> Result<(Machine, Spans), Failure>
         initrd: args.initrd.clone(),
         append: args.append.clone(),
         disks: args.disk.clone(),
+        display: args.display.is_on(),
         clock: args.clock.map(Into::into),
         default_clock: Some(if terminal::interactive() { ClockMode::Realtime } else { ClockMode::Warp }),
     };
@@ -95,6 +96,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     let uuid = leftovers::new_uuid().context("/dev/urandom")?;
     let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
     let nets = net::open_all(&machine, &args.net)?;
+    let listener = args.display.listen().map_err(Failure::usage)?;
     let (mode, log) = match &args.record {
         None => (Mode::Plain, Log::None),
         Some(dir) => {
@@ -115,6 +117,8 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
         swaps: Vec::new(),
         disks,
         nets,
+        listener,
+        screendump: args.common.screendump.clone(),
         log,
         log_dma_reads: args.log_dma_reads,
         stop_at: args.common.stop_at,

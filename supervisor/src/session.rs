@@ -25,6 +25,7 @@ use reprise_machine::{Backend, Dma, Machine, Pins, Spans, Wire};
 
 use crate::children::{Descriptors, Running, own_cpu_seconds};
 use crate::disks::OpenDisk;
+use crate::display::Listener;
 use crate::failure::Failure;
 use crate::images::{BootImage, guest_ram};
 use crate::keeper::Keeper;
@@ -90,6 +91,10 @@ pub(crate) struct Setup {
     pub(crate) disks: Vec<Option<OpenDisk>>,
     /// The devices' networks, in the machine's order; empty in a replay.
     pub(crate) nets: Vec<Option<Net>>,
+    /// Where viewers connect to the screen.
+    pub(crate) listener: Option<Listener>,
+    /// Where the picture goes that the screen shows at the end.
+    pub(crate) screendump: Option<PathBuf>,
     pub(crate) log: Log,
     /// What devices read from guest memory is recorded with its bytes.
     pub(crate) log_dma_reads: bool,
@@ -100,6 +105,9 @@ pub(crate) struct Setup {
 
 #[path = "revival.rs"]
 mod revival;
+
+#[path = "people.rs"]
+mod people;
 
 /// Which child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,6 +121,8 @@ enum Role {
     Retired,
     /// The network of the device with this index.
     Net(usize),
+    /// The screens.
+    Display,
 }
 
 /// What went wrong with a child.
@@ -136,6 +146,8 @@ struct Session<'a> {
     control: Option<ControlSegment>,
     /// The wires of networks; kept, as they outlive the processes at their ends.
     links: Vec<Option<net::Link>>,
+    /// What people see and do.
+    people: people::People,
     guest: GuestConsole,
     /// The guest's ends of the console, for processes that are yet to come.
     console: ChildConsole,
@@ -192,6 +204,7 @@ pub(crate) fn run(setup: &Setup, terminal: &mut Terminal, signals: &mut EndSigna
     session.go()?;
     session.run_to_end()?;
     let device_states = session.save_devices()?;
+    session.last_picture();
     let totals = session.totals(device_states.as_deref());
     session.finish_log(&totals)?;
     session.leave()?;
@@ -228,7 +241,12 @@ impl Setup {
     /// Does the device's host side offer input by itself?
     fn host_input(&self, device: usize) -> bool {
         let backend = self.machine.devices[device].backend;
-        !self.mode.is_replay() && matches!(backend, Backend::Console | Backend::Rtc | Backend::Random | Backend::Net)
+        let offers = match backend {
+            Backend::Console | Backend::Rtc | Backend::Random | Backend::Net => true,
+            Backend::Keyboard | Backend::Mouse | Backend::PowerKey => true,
+            Backend::None | Backend::Null | Backend::Display => false,
+        };
+        offers && !self.mode.is_replay()
     }
 }
 
@@ -258,6 +276,7 @@ impl<'a> Session<'a> {
             channels: Vec::new(),
             control: None,
             links: Vec::new(),
+            people: people::People::default(),
             guest,
             console,
             plugins: setup.plugins.clone(),
@@ -297,6 +316,7 @@ impl<'a> Session<'a> {
                 ..ChannelConfig::new(i as u16, &device.name, tap)
             };
             self.channels.push(ChannelSegment::create(&segments[i], &config).context("a channel")?);
+            self.people.lay(device.backend, setup.mode).context("a device's wire")?;
         }
         if setup.mode.has_log() {
             let name = segments.last().expect("one more than devices");
@@ -317,6 +337,9 @@ impl<'a> Session<'a> {
         self.specs.clone_from(&specs);
         let wires = self.wires(&specs)?;
         self.start_cpu(&specs, wires)?;
+        if setup.listener.is_some() {
+            self.start_display()?;
+        }
         self.until_ready(deadline)?;
         if setup.mode.has_log() {
             self.start_log(&specs)?;
@@ -378,6 +401,9 @@ impl<'a> Session<'a> {
         let backend = match device.backend {
             Backend::None => BackendStart::None,
             Backend::Null => BackendStart::Null,
+            Backend::Display | Backend::Keyboard | Backend::Mouse | Backend::PowerKey => {
+                self.people.backend(i, &mut descriptors).context("dup")?
+            }
             Backend::Rtc => BackendStart::Rtc { date: offers.then(seconds_since_1970) },
             Backend::Random => BackendStart::Random { offers },
             Backend::Net => BackendStart::Packets {
@@ -416,6 +442,7 @@ impl<'a> Session<'a> {
         let setup = self.setup;
         let mut descriptors = Descriptors::default();
         let ram = guest_ram(setup.machine.memory.size)?;
+        self.people.keep_ram(ram.as_fd()).context("a way to look at guest memory")?;
         let ram = descriptors.add(ram.as_fd()).context("dup")?;
         let boot =
             BootMemory { fd: descriptors.add(setup.boot.as_fd()).context("dup")?, loads: setup.boot.loads.clone() };
@@ -475,6 +502,10 @@ impl<'a> Session<'a> {
             Some(i) => Some(LogConsole { channel: i as u16, output: descriptors.add(output.as_fd()).context("dup")? }),
             None => None,
         };
+        let screens = match setup.mode {
+            Mode::Absent => self.people.log_screens(&mut descriptors).context("dup")?,
+            _ => Vec::new(),
+        };
         let mut disks = Vec::new();
         for (i, disk) in setup.disks.iter().enumerate() {
             // With devices alongside nothing is made of the images.
@@ -499,6 +530,7 @@ impl<'a> Session<'a> {
             control_segment: self.control.as_ref().map(|c| c.name().to_owned()).unwrap_or_default(),
             channels: specs.iter().enumerate().map(channel).collect(),
             console,
+            screens,
             disks,
             staging,
             log_dma_reads: setup.log_dma_reads,
@@ -730,6 +762,15 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Keeps what the screen shows at the end, if that was asked for.
+    fn last_picture(&mut self) {
+        if let Some(file) = self.setup.screendump.as_ref().filter(|_| self.trouble.is_none()) {
+            if let Err(why) = self.screendump(None, file) {
+                self.note(&format!("--screendump: {why}"));
+            }
+        }
+    }
+
     /// Sends all children home, and takes the last of the console's output.
     fn leave(&mut self) -> Result<(), Failure> {
         self.leaving = true;
@@ -813,6 +854,8 @@ impl<'a> Session<'a> {
         if self.terminal.has_pending() || self.terminal.exhausted() || self.guest.repeats() {
             self.guest.write_input(self.terminal);
         }
+        self.people.serve();
+        self.tell_display();
         if let Some(operators) = &mut self.operators {
             while let Some(command) = operators.next() {
                 self.asked.push_back(command);
@@ -865,6 +908,9 @@ impl<'a> Session<'a> {
         for fd in self.operators.iter().flat_map(Operators::descriptors) {
             add(fd, PollFlags::POLLIN);
         }
+        for (fd, flags) in self.people.descriptors() {
+            add(fd, flags);
+        }
         let mut owners = Vec::new();
         for (i, (_, child)) in self.children.iter().enumerate() {
             for fd in child.descriptors() {
@@ -913,6 +959,15 @@ impl<'a> Session<'a> {
             (Role::Standby(_), FromChild::Took) => self.swap.took = true,
             (Role::Standby(_), FromChild::Fatal { text, blame }) => self.standby_failed(printable(&text), blame),
             (Role::Retired, _) => {}
+            (Role::Display, FromChild::Shown) => self.people.shown(),
+            (Role::Display, FromChild::Shot { shot }) => self.people.shot(shot),
+            (Role::Display, FromChild::Input { to, events }) => drop(self.people.act(to, &events)),
+            // What goes wrong with a display costs the display alone.
+            (Role::Display, FromChild::Fatal { text, .. }) => self.note(&text),
+            (Role::Display, FromChild::Violation { syscall }) => {
+                let syscall = syscall_name(syscall.into());
+                self.note(&format!("display made a system call that its sandbox forbids: {syscall}"));
+            }
             (Role::Log, FromChild::LogFinished(finished)) => self.log_finished = Some(finished),
             (Role::Cpu | Role::Log, FromChild::Diverged { text }) => drop(self.diverged.get_or_insert(text)),
             (Role::Log, FromChild::LogFailed { text }) => drop(self.log_failure.get_or_insert(text)),
@@ -961,6 +1016,11 @@ impl<'a> Session<'a> {
                     Answer::Done
                 }
                 Ok(Command::Swap { device, plugin }) => self.swap_named(&device, &plugin),
+                Ok(Command::Screendump { file, device }) => match self.screendump(device.as_deref(), &file) {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::Failed { error },
+                },
+                Ok(Command::SendKey { keys }) => self.send_keys(&keys),
                 Err(error) => Answer::Failed { error },
             };
             if let Some(operators) = &mut self.operators {
@@ -1046,6 +1106,7 @@ impl<'a> Session<'a> {
         match role {
             _ if self.leaving && exit.success() => {}
             Role::Retired => {}
+            Role::Display => self.display_died(i, &exit.to_string()),
             Role::Standby(_) => self.standby_failed(format!("its process {exit}"), Blame::Other),
             Role::Device(_) | Role::Net(_) if self.plan_successor(role) => {}
             Role::Net(device) if self.may_succeed(role) => {

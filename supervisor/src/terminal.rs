@@ -13,6 +13,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use reprise_backends::stream;
 
+use crate::sender::Sender;
+
 /// The terminal's mode before it was made raw; none while it isn't.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
@@ -198,7 +200,7 @@ impl Terminal {
 /// successor at any time; or, for a replay without devices, a pipe from the log daemon.
 #[derive(Debug)]
 pub(crate) struct GuestConsole {
-    input: Option<File>,
+    input: Sender,
     output: Option<File>,
     /// Output comes in packets.
     packets: bool,
@@ -206,15 +208,7 @@ pub(crate) struct GuestConsole {
     shown: u64,
     /// stdout takes nothing at the moment.
     blocked: bool,
-    /// Bytes of input that were sent, and the last of them: a new process may want them again.
-    sent: u64,
-    recent: VecDeque<u8>,
-    /// Packets with them that are to be sent again.
-    again: VecDeque<Vec<u8>>,
 }
-
-/// Input that is kept to be sent again: more than a process can have taken without having noted it.
-const RECENT: usize = 16 << 10;
 
 /// The ends of the console that the device's process gets.
 #[derive(Debug)]
@@ -228,16 +222,7 @@ pub(crate) struct ChildConsole {
 /// Makes the console's ends. stdin and stdout stay this process's own: whoever has a terminal's descriptor can read the user's keys, and what a killed process has
 /// written to a pipe nobody knows. `device`: the other end is a device's process, not the log daemon.
 pub(crate) fn console(input: bool, device: bool) -> io::Result<(GuestConsole, ChildConsole)> {
-    let mut ours = GuestConsole {
-        input: None,
-        output: None,
-        packets: device,
-        shown: 0,
-        blocked: false,
-        sent: 0,
-        recent: VecDeque::new(),
-        again: VecDeque::new(),
-    };
+    let mut ours = GuestConsole { input: Sender::default(), output: None, packets: device, shown: 0, blocked: false };
     let pair = || {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
@@ -245,7 +230,7 @@ pub(crate) fn console(input: bool, device: bool) -> io::Result<(GuestConsole, Ch
     let mut theirs = None;
     if input {
         let (mine, other) = pair()?;
-        ours.input = Some(mine.into());
+        ours.input = Sender::new(Some(mine));
         theirs = Some(other);
     }
     let (mine, output) = if device { pair()? } else { nix::unistd::pipe2(OFlag::O_CLOEXEC)? };
@@ -257,7 +242,7 @@ pub(crate) fn console(input: bool, device: bool) -> io::Result<(GuestConsole, Ch
 impl GuestConsole {
     /// The descriptor that takes the guest's input, if it is open.
     pub(crate) fn input(&self) -> Option<BorrowedFd<'_>> {
-        self.input.as_ref().map(AsFd::as_fd)
+        self.input.fd()
     }
 
     /// What to wait for before [`Self::read_output`] is called again: output to read, or stdout to take it.
@@ -271,44 +256,19 @@ impl GuestConsole {
 
     /// A new process serves the console: it gets the last of the input once more.
     pub(crate) fn repeat(&mut self) {
-        let start = self.sent - self.recent.len() as u64;
-        let bytes = self.recent.make_contiguous();
-        let packet = |(i, piece): (usize, &[u8])| stream::packet(start + (i * stream::PIECE) as u64, piece);
-        self.again = bytes.chunks(stream::PIECE).enumerate().map(packet).collect();
+        self.input.repeat();
     }
 
     /// Is there input to be sent once more?
     pub(crate) fn repeats(&self) -> bool {
-        self.input.is_some() && !self.again.is_empty()
+        self.input.repeats()
     }
 
     /// Hands on what input waits.
     pub(crate) fn write_input(&mut self, terminal: &mut Terminal) {
-        loop {
-            let Some(socket) = &mut self.input else { return };
-            let (bytes, _) = terminal.pending.as_slices();
-            let fresh = &bytes[..bytes.len().min(stream::PIECE)];
-            let result = match self.again.front() {
-                Some(packet) => socket.write(packet),
-                None if fresh.is_empty() => break,
-                None => socket.write(&stream::packet(self.sent, fresh)),
-            };
-            match result {
-                Ok(_) if self.again.pop_front().is_some() => {}
-                Ok(_) => {
-                    let n = fresh.len();
-                    self.sent += n as u64;
-                    self.recent.extend(terminal.pending.drain(..n));
-                    let old = self.recent.len().saturating_sub(RECENT);
-                    self.recent.drain(..old);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => self.input = None,
-            }
-        }
-        if terminal.exhausted() {
-            self.input = None;
+        self.input.send(&mut terminal.pending);
+        if terminal.exhausted() && !self.input.repeats() {
+            self.input.close();
         }
     }
 

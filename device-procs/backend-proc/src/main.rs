@@ -1,9 +1,12 @@
 //! `backend-proc`: what a device's host side does that a device-proc may not do, as it takes sockets. It is started by `supervisor`, never by hand.
 //!
+//! It plays a user-mode network, or shows the machine's screens.
+//!
 //! It makes what it needs, locks itself in, says that it is ready, and then works from one `epoll` loop: on what the supervisor says, on the
 //! device's end of a pair of sockets, and on its own sockets. It holds no state that a guest could not lose: when it is killed and started again,
 //! the guest's connections are gone, and nothing else.
 
+mod display;
 mod net;
 mod sockets;
 
@@ -18,6 +21,7 @@ fn main() -> ExitCode {
         };
         match start.role {
             BackendRole::Net(start) => net::run(child, &start),
+            BackendRole::Display(start) => display::run(child, &start),
         }
     })
 }

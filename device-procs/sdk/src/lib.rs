@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`device`] | the trait, its events and effects |
 //! | [`bus`] | accesses of any size to 32-bit registers |
+//! | [`screen`] | what a display says of its screen, and how its pixels are read |
 //! | [`spec`] | the static description of a device: registers and how they are accessed, pins, ports |
 //! | [`dma`] | how vectored DMA is laid out in a channel's arena |
 //! | [`abi`] | the C ABI between a plugin and its host, from which the C header is generated |
@@ -24,6 +25,7 @@ pub mod dma;
 pub mod glue;
 pub mod host;
 pub mod hostile;
+pub mod screen;
 pub mod spec;
 
 pub use device::{ConfigError, Device, Effects, Event, RestoreError, VTime};

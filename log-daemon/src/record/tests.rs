@@ -215,6 +215,7 @@ impl Rig {
             control_segment: self.control_segment.name().to_owned(),
             channels: self.lines.iter().map(channel).collect(),
             console: None,
+            screens: Vec::new(),
             disks: vec![LogDisk { channel: 0, disk: 0, start }],
             staging: Some(dup(self.staging.as_fd())),
             log_dma_reads: false,

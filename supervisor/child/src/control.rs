@@ -49,6 +49,18 @@ pub enum ToChild {
     /// log-daemon, mode `Record`: a device's plugin takes the place of another. To be said before the new one serves, and the guest goes on when
     /// [`FromChild::SwapNoted`] has come. To be said again to a daemon that takes the place of one that died before it answered.
     Swapped(SwapNote),
+    /// backend-proc with a display: a screen is something else now. Comes only when the one before was answered with [`FromChild::Shown`].
+    Screen {
+        /// Its number in [`DisplayStart::screens`].
+        screen: u16,
+        /// As [`DisplayStart::screens`] has it.
+        described: Vec<u8>,
+    },
+    /// backend-proc with a display: answer with what a screen shows, [`FromChild::Shot`].
+    Shoot {
+        /// Its number.
+        screen: u16,
+    },
 }
 
 /// Bytes of a device's estate: the memory in which its process leaves what a successor needs. Most of it is never touched.
@@ -401,6 +413,38 @@ pub struct BackendProcStart {
 pub enum BackendRole {
     /// A network in user mode.
     Net(NetStart),
+    /// The machine's screens.
+    Display(DisplayStart),
+}
+
+/// The start of the process that shows the machine's screens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisplayStart {
+    /// Where viewers connect, a listening socket that never blocks; none = it only takes pictures.
+    pub listener: Option<Fd>,
+    /// The screens as their devices have described them (`reprise_device::screen`). Viewers see the first one.
+    pub screens: Vec<Vec<u8>>,
+    /// Guest memory: a descriptor that can only be read.
+    pub ram: Fd,
+    /// Its first address.
+    pub ram_base: u64,
+    /// Its size in bytes.
+    pub ram_size: u64,
+    /// What viewers' users do is passed on; not so in a replay.
+    pub input: bool,
+    /// What viewers show as the title.
+    pub title: String,
+}
+
+/// Which of a machine's devices takes what people do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum InputTarget {
+    /// The keyboards.
+    Keyboard,
+    /// The mice.
+    Mouse,
+    /// The power key.
+    PowerKey,
 }
 
 /// The start of a network in user mode.
@@ -461,6 +505,8 @@ pub struct LogStart {
     pub channels: Vec<LogChannel>,
     /// Mode `Absent`: where the console's output goes.
     pub console: Option<LogConsole>,
+    /// Mode `Absent`: where the output of displays goes, which describes their screens.
+    pub screens: Vec<LogConsole>,
     /// Images of the devices' disks, for reading: as they were at the machine's start in mode `Absent`, as they are in mode `Record`. One
     /// that is missing there makes the recording larger.
     pub disks: Vec<LogDisk>,
@@ -498,10 +544,10 @@ pub struct LogChannel {
     pub spec: Vec<u8>,
 }
 
-/// Where log-daemon writes a replayed console.
+/// Where log-daemon writes a device's replayed output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogConsole {
-    /// The channel whose output it is.
+    /// The device's channel.
     pub channel: u16,
     /// Where it goes.
     pub output: Fd,
@@ -553,6 +599,20 @@ pub enum FromChild {
     },
     /// device-proc started as [`Way::Standby`]: it has the state, and can serve. Started as [`Way::Successor`]: it serves.
     Took,
+    /// backend-proc with a display: the answer to `Screen`.
+    Shown,
+    /// backend-proc with a display: the answer to `Shoot`.
+    Shot {
+        /// A PNG file, or why there is none.
+        shot: Result<Vec<u8>, String>,
+    },
+    /// backend-proc with a display: somebody has done something.
+    Input {
+        /// For whom.
+        to: InputTarget,
+        /// Events of 8 bytes as the devices' ports take them (`docs/devices.md`, "Input of people").
+        events: Vec<u8>,
+    },
     /// log-daemon: the answer to `Swapped`.
     SwapNoted {
         /// The device's channel.

@@ -25,6 +25,18 @@ pub enum Command {
         /// The new plugin, an absolute path.
         plugin: PathBuf,
     },
+    /// Write what a screen shows to a file.
+    Screendump {
+        /// The file, an absolute path; it becomes a PNG.
+        file: PathBuf,
+        /// The display's name; none = the first one.
+        device: Option<String>,
+    },
+    /// Press keys, one chord after the other, and let them go.
+    SendKey {
+        /// The codes of each chord's keys (`linux/input-event-codes.h`), in the order in which they are pressed.
+        keys: Vec<Vec<u16>>,
+    },
     /// End it, as `Ctrl-a x` does.
     Quit,
 }

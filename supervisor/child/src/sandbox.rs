@@ -6,7 +6,7 @@
 //! | files | cpu-proc: none. device-proc: reading, for the loader; its disk's, by offset. log-daemon: its recording's directory | device-proc: its disk's, by offset; holes in those it writes |
 //! | memory | nothing shared can be mapped; new executable pages only for the loader, never writable ones | no new executable pages, no page becomes writable |
 //! | processes | no fork, exec, ptrace, signals to others; threads only in cpu-proc and log-daemon | no threads |
-//! | sockets | backend-proc with a network: making TCP, UDP and ICMP echo sockets of IPv4, connecting and accepting, never binding | the same |
+//! | sockets | backend-proc with a display: accepting; with a network: making TCP, UDP and ICMP echo sockets of IPv4, connecting and accepting, never binding | the same |
 //! | always denied | all other sockets, truncating, allocating file space, punching holes into shared memory (`MADV_REMOVE`), taking other processes' memory or descriptors |
 //!
 //! A page that another process owns is mapped read-only; a device-proc can't change that at any stage, as `mprotect` to a writable page
@@ -62,6 +62,8 @@ pub enum Role {
     },
     /// backend-proc with a network: connections to anywhere, and no files.
     Net,
+    /// backend-proc with a display: it accepts viewers, and reads guest memory by offset.
+    Display,
 }
 
 /// What a child may do.
@@ -100,10 +102,13 @@ impl Policy {
                 descriptors: 64,
                 disk: s.disk.as_ref().map(DiskStart::files).unwrap_or_default(),
             },
-            Start::BackendProc(s) => match s.role {
+            Start::BackendProc(s) => match &s.role {
                 // A network's connections are limited, each with its buffers and a descriptor.
                 BackendRole::Net(_) => {
                     Self { role: Role::Net, address_space: 4 * GIB, descriptors: 1024, disk: Vec::new() }
+                }
+                BackendRole::Display(s) => {
+                    Self { role: Role::Display, address_space: 4 * GIB, descriptors: 64, disk: vec![(s.ram, false)] }
                 }
             },
             Start::Log(s) => Self {
@@ -342,8 +347,11 @@ fn filter(stage: Stage, policy: &Policy) -> Result<BpfProgram, SandboxError> {
     }
     add_files(&mut rules, early, role);
     add_disk(&mut rules, &policy.disk);
-    if *role == Role::Net {
-        add_sockets(&mut rules);
+    match role {
+        Role::Net => add_sockets(&mut rules),
+        // Viewers come to a socket that was inherited.
+        Role::Display => drop(rules.insert(libc::SYS_accept4, Vec::new())),
+        _ => {}
     }
     if early && *role == Role::Device {
         let executable = arg(2, MaskedEq(PROT_EXEC | PROT_WRITE), PROT_EXEC);

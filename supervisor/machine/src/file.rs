@@ -169,6 +169,8 @@ pub(crate) struct DeviceFile<'a> {
     pub(crate) dma: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(crate) disk: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) panel: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

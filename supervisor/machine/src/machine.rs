@@ -282,6 +282,44 @@ pub struct Device {
     /// The disk that lies in it; none is an empty slot, or a device that takes none.
     #[serde(default)]
     pub disk: Option<Disk>,
+    /// The panel at it, if it is a display: the device tree gets it.
+    #[serde(default)]
+    pub panel: Option<Panel>,
+}
+
+/// A panel at a display: what the kernel's driver takes the screen's size and timing from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Panel {
+    /// Pixels of a line.
+    pub width: u32,
+    /// Lines.
+    pub height: u32,
+}
+
+/// How a panel is driven: VESA's timing at 60 Hz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PanelTiming {
+    /// Pixels a second.
+    pub clock_hz: u32,
+    /// Front porch, synchronisation and back porch of a line, in pixels.
+    pub horizontal: [u32; 3],
+    /// Front porch, synchronisation and back porch of a frame, in lines.
+    pub vertical: [u32; 3],
+}
+
+impl Panel {
+    /// Its timing; none if there is no such panel.
+    #[must_use]
+    pub fn timing(self) -> Option<PanelTiming> {
+        let (clock_hz, horizontal, vertical) = match (self.width, self.height) {
+            (640, 480) => (25_175_000, [16, 96, 48], [10, 2, 33]),
+            (800, 600) => (40_000_000, [40, 128, 88], [1, 4, 23]),
+            (1024, 768) => (65_000_000, [24, 136, 160], [3, 6, 29]),
+            _ => return None,
+        };
+        Some(PanelTiming { clock_hz, horizontal, vertical })
+    }
 }
 
 /// A disk: an image file of the host, and how it is used.
@@ -368,6 +406,14 @@ pub enum Backend {
     Random,
     /// A network: which one, the command line says.
     Net,
+    /// A screen: who shows it, the command line says.
+    Display,
+    /// Keys that people press, for the guest's keyboard.
+    Keyboard,
+    /// What people do with a mouse.
+    Mouse,
+    /// The power key, at pin 3 of a GPIO.
+    PowerKey,
 }
 
 /// A device's grant of guest memory.

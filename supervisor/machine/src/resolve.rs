@@ -54,6 +54,8 @@ pub struct Overrides {
     pub append: Option<String>,
     /// `--disk`, as [`parse_disk`] gives it: a device's name and its disk. Replaces the file's.
     pub disks: Vec<(String, Disk)>,
+    /// `--display` asks for a screen: displays keep the panels that the file gives them. Without it the board is as its own device tree says.
+    pub display: bool,
     /// `--clock`.
     pub clock: Option<ClockMode>,
     /// The clock's mode if neither the command line nor the file names one; none = warp.
@@ -104,6 +106,7 @@ pub(crate) enum Place {
     DeviceBackend(usize),
     DeviceDma(usize),
     DeviceDisk(usize),
+    DevicePanel(usize),
     DeviceLine(usize, usize),
     DeviceTarget(usize, usize),
     Bus(usize),
@@ -373,6 +376,9 @@ impl<'a> Reader<'a> {
             devices.push(self.device(i, device)?);
         }
         self.given_disks(&mut devices, over)?;
+        if !over.display {
+            devices.iter_mut().for_each(|d| d.panel = None);
+        }
         let released = cpu.count > 1 && cpu.psci.is_none();
         let machine = Machine {
             name: self.get(Place::Name, file.name)?,
@@ -553,6 +559,7 @@ impl<'a> Reader<'a> {
             backend: self.opt(Place::DeviceBackend(i), file.backend, Backend::None)?,
             dma: self.opt(Place::DeviceDma(i), file.dma, Dma::None)?,
             disk: file.disk.map(|raw| self.disk(i, raw)).transpose()?,
+            panel: file.panel.map(|raw| self.get(Place::DevicePanel(i), raw)).transpose()?,
         };
         if file.config.is_none() {
             let at = self.at[&Place::DeviceName(i)];
@@ -858,6 +865,17 @@ fn check_device(m: &Machine, i: usize, d: &Device) -> Result<(), Problem> {
     if d.disk.as_ref().is_some_and(|disk| disk.snapshot && disk.readonly) {
         let fix = "leave one of the two out: on a disk that can't be written there is nothing to be kept apart";
         return problem(Place::DeviceDisk(i), "the disk is read-only and has `snapshot`", fix);
+    }
+    if let Some(panel) = d.panel.filter(|panel| panel.timing().is_none()) {
+        let what = format!("there is no panel of {} x {} pixels", panel.width, panel.height);
+        return problem(Place::DevicePanel(i), what, "give one of 640 x 480, 800 x 600, 1024 x 768");
+    }
+    if d.panel.is_some() && d.backend != Backend::Display {
+        return problem(
+            Place::DevicePanel(i),
+            "the device is no display",
+            "give it `backend: display`, or leave `panel` out",
+        );
     }
     if d.lines.len() > MAX_RANGES {
         return problem(Place::DeviceName(i), "the device has too many lines", format!("at most {MAX_RANGES}"));

@@ -140,6 +140,72 @@ fn virtio_devices_are_added_once() {
     }
 }
 
+/// A board whose display lies two buses deep, the second one with chip selects, and leads to a transmitter.
+fn board_with_display() -> Vec<u8> {
+    let mut w = FdtWriter::new().unwrap();
+    let root = w.begin_node("").unwrap();
+    w.property_u32("#address-cells", 2).unwrap();
+    w.property_u32("#size-cells", 2).unwrap();
+    let bus = w.begin_node("bus@8000000").unwrap();
+    w.property_u32("#address-cells", 2).unwrap();
+    w.property_u32("#size-cells", 1).unwrap();
+    w.property_array_u32("ranges", &[0, 0, 0, 0x0800_0000, 0x0400_0000, 3, 0, 0, 0x1c00_0000, 0x0400_0000]).unwrap();
+    let fpga = w.begin_node("iofpga-bus@300000000").unwrap();
+    w.property_u32("#address-cells", 1).unwrap();
+    w.property_u32("#size-cells", 1).unwrap();
+    w.property_array_u32("ranges", &[0, 3, 0, 0x20_0000]).unwrap();
+    for (name, at) in [("clcd@1e0000", 0x1e_0000), ("clcd@1f0000", 0x1f_0000)] {
+        let clcd = w.begin_node(name).unwrap();
+        w.property_array_u32("reg", &[at, 0x1000]).unwrap();
+        w.property_u32("memory-region", 2).unwrap();
+        let port = w.begin_node("port").unwrap();
+        let endpoint = w.begin_node("endpoint").unwrap();
+        w.property_u32("remote-endpoint", 3).unwrap();
+        w.property_phandle(at).unwrap();
+        for node in [endpoint, port, clcd] {
+            w.end_node(node).unwrap();
+        }
+    }
+    for node in [fpga, bus, root] {
+        w.end_node(node).unwrap();
+    }
+    w.finish().unwrap()
+}
+
+#[test]
+fn a_display_leads_to_its_panel() {
+    let boot_line = r#"linux(kernel: "k", dtb: "d"), devices: [(name: "clcd", plugin: "pl111", at: 0x1c1f0000, size: 0x1000, backend: display, panel: (width: 640, height: 480))]"#;
+    let plain = machine(boot_line, "64M");
+    assert_eq!(plain.devices[0].panel, None, "only if a screen was asked for");
+    let text = |machine: &Machine| text(&boot(machine, &board_with_display(), None).unwrap().loads[1].1).unwrap();
+    assert!(!text(&plain).contains("panel"));
+    let mut shown = plain.clone();
+    shown.devices[0].panel = Some(reprise_machine::Panel { width: 640, height: 480 });
+    let once = boot(&shown, &board_with_display(), None).unwrap();
+    let tree = Fdt::new(&once.loads[1].1).unwrap();
+    let cell = |path: &str, name: &str| {
+        let value = tree.find_node(path).unwrap().property(name)?.value;
+        Some(u32::from_be_bytes(value.try_into().unwrap()))
+    };
+    let clcd = "/bus@8000000/iofpga-bus@300000000/clcd@1f0000";
+    let panel = "/panel-1c1f0000";
+    assert_eq!(tree.find_node(panel).unwrap().property("compatible").unwrap().as_str(), Some("panel-dpi"));
+    let ends = [format!("{clcd}/port/endpoint"), format!("{panel}/port/endpoint")];
+    for (from, to) in [(&ends[0], &ends[1]), (&ends[1], &ends[0])] {
+        assert_eq!(cell(from, "remote-endpoint"), cell(to, "phandle"));
+    }
+    assert_ne!(cell(&ends[1], "phandle"), Some(0x1e_0000), "a phandle of its own");
+    assert_eq!(cell(clcd, "memory-region"), None);
+    let other = "/bus@8000000/iofpga-bus@300000000/clcd@1e0000";
+    assert_eq!(
+        (cell(other, "memory-region"), cell(&format!("{other}/port/endpoint"), "remote-endpoint")),
+        (Some(2), Some(3))
+    );
+    let timing = format!("{panel}/panel-timing");
+    assert_eq!((cell(&timing, "hactive"), cell(&timing, "vback-porch")), (Some(640), Some(33)));
+    assert_eq!(boot(&shown, &once.loads[1].1, None).unwrap(), once, "a tree that has the panel keeps it");
+}
+
 #[test]
 fn patching_twice_is_patching_once() {
     let once = boot(&linux("512M"), &board(2, true), None).unwrap();

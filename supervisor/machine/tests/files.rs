@@ -109,6 +109,8 @@ fn vexpress_a9_is_the_board_that_its_device_tree_describes() {
         ("timer23", 0x1001_2000, Some(3)),
         ("i2c-dvi", 0x1001_6000, None),
         ("rtc", 0x1001_7000, Some(4)),
+        ("mb-clcd", 0x1001_f000, Some(14)),
+        ("clcd", 0x1002_0000, Some(44)),
         ("tile-watchdog", 0x100e_5000, Some(51)),
     ];
     assert_eq!(machine.devices.len(), devices.len());

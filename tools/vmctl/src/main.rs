@@ -37,6 +37,22 @@ enum What {
         /// The new plugin, a shared object.
         plugin: PathBuf,
     },
+    /// Write what a screen shows to a PNG file.
+    Screendump {
+        /// The file.
+        file: PathBuf,
+        /// The display's name [default: the first one].
+        device: Option<String>,
+    },
+    /// Press keys and let them go: each argument a key or several that are held together, such as `a`, `f1`, `ctrl-alt-delete`, `power`.
+    SendKey {
+        /// The keys.
+        #[arg(required_unless_present = "text")]
+        keys: Vec<String>,
+        /// Type this text, as on a US keyboard; after the keys, if there are any.
+        #[arg(long, allow_hyphen_values = true)]
+        text: Option<String>,
+    },
     /// End the machine, as Ctrl-a x does; a recording is completed.
     Quit,
 }
@@ -69,6 +85,10 @@ fn run(cli: &Cli) -> Result<()> {
             let plugin = std::fs::canonicalize(plugin).with_context(|| plugin.display().to_string())?;
             Command::Swap { device: device.clone(), plugin }
         }
+        What::Screendump { file, device } => {
+            Command::Screendump { file: std::path::absolute(file)?, device: device.clone() }
+        }
+        What::SendKey { keys, text } => Command::SendKey { keys: chords(keys, text.as_deref().unwrap_or_default())? },
         What::Quit => Command::Quit,
     };
     let answer = ask(&find(cli.machine.as_deref())?, &command)?;
@@ -85,6 +105,22 @@ fn run(cli: &Cli) -> Result<()> {
         Answer::Done => {}
     }
     Ok(())
+}
+
+/// The codes of keys by their names, then of those that type a text.
+fn chords(names: &[String], text: &str) -> Result<Vec<Vec<u16>>> {
+    let named = names.iter().map(|keys| {
+        reprise_display::keys::named(keys).map_err(|name| {
+            anyhow::anyhow!(
+                "`{name}` in `{keys}` is no key; keys are a to z, 0 to 9, f1 to f12, enter, ctrl, alt, shift, up, ..."
+            )
+        })
+    });
+    let mut all = named.collect::<Result<Vec<_>>>()?;
+    let typed =
+        reprise_display::keys::text(text).map_err(|c| anyhow::anyhow!("no key of a US keyboard makes `{c}`"))?;
+    all.extend(typed);
+    Ok(all)
 }
 
 fn show(s: &Status) {

@@ -5,7 +5,8 @@
 
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
-use super::{BootError, MAX_DTB, Part, error};
+use super::{BootError, MAX_DTB, Part, error, panel};
+use crate::machine::Panel;
 
 const MAGIC: u32 = 0xd00d_feed;
 const BEGIN_NODE: u32 = 1;
@@ -30,14 +31,16 @@ pub(super) struct Change<'a> {
     pub(super) initrd: Option<(u64, u64)>,
     /// Virtio devices that are to be found: (first address, size, SPI).
     pub(super) virtio: Vec<(u64, u64, u32)>,
+    /// Displays that have a panel: (first address, panel).
+    pub(super) panels: Vec<(u64, Panel)>,
 }
 
 /// A node of the tree.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    name: String,
-    properties: Vec<(String, Vec<u8>)>,
-    children: Vec<Node>,
+    pub(super) name: String,
+    pub(super) properties: Vec<(String, Vec<u8>)>,
+    pub(super) children: Vec<Node>,
 }
 
 /// To make trees.
@@ -86,11 +89,27 @@ fn unwritable(e: vm_fdt::Error) -> BootError {
 }
 
 impl Node {
-    fn get(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
         self.properties.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice())
     }
 
-    fn set(&mut self, name: &str, value: Vec<u8>) {
+    /// A property of one cell.
+    pub(super) fn cell(&self, name: &str) -> Option<u32> {
+        self.get(name).and_then(|v| v.try_into().ok()).map(u32::from_be_bytes)
+    }
+
+    /// The largest phandle of it and all below it.
+    pub(super) fn last_phandle(&self) -> u32 {
+        let below = self.children.iter().map(Node::last_phandle).max().unwrap_or(0);
+        below.max(self.cell("phandle").unwrap_or(0))
+    }
+
+    /// The node that these names lead to.
+    pub(super) fn descendant(&mut self, names: &[&str]) -> Option<&mut Node> {
+        names.iter().try_fold(self, |node, name| node.children.iter_mut().find(|c| c.name == *name))
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: Vec<u8>) {
         match self.properties.iter_mut().find(|(n, _)| n == name) {
             Some((_, old)) => *old = value,
             None => self.properties.push((name.to_owned(), value)),
@@ -122,6 +141,7 @@ pub(super) fn patch(dtb: &[u8], change: &Change<'_>) -> Result<Vec<u8>, BootErro
     let (address, size) = (root.cells("#address-cells", 2)?, root.cells("#size-cells", 1)?);
     set_memory(&mut root, change.memory, address, size);
     add_virtio(&mut root, &change.virtio, address, size);
+    panel::add(&mut root, &change.panels);
     if !root.children.iter().any(|c| c.name == "chosen") {
         root.children.push(Node { name: "chosen".into(), ..Node::default() });
     }

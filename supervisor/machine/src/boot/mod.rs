@@ -7,6 +7,7 @@
 mod elf;
 mod fdt;
 mod generate;
+mod panel;
 mod secondary;
 
 pub use fdt::{text, trim};
@@ -215,6 +216,7 @@ fn plan_linux(machine: &Machine, linux: &LinuxBoot, images: &Images<'_>) -> Resu
         bootargs: (!linux.append.is_empty()).then_some(linux.append.as_str()),
         initrd: images.initrd.map(|_| (initrd_at, initrd_end)),
         virtio: virtio_devices(machine),
+        panels: machine.devices.iter().filter_map(|d| Some((d.at, d.panel?))).collect(),
     };
     let dtb = fdt::patch(images.dtb, &change)?;
     // An image that names its own places may lie outside RAM for more reasons than RAM's size.
