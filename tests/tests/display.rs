@@ -11,7 +11,7 @@ use std::process::Command;
 use xtask::console::Console;
 
 #[path = "../../device-procs/display/tests/common/viewer.rs"]
-#[allow(dead_code, reason = "shared with tests that use all of it")]
+#[allow(dead_code, unreachable_pub, reason = "shared with tests that use all of it")]
 mod viewer;
 use viewer::Viewer;
 
@@ -28,7 +28,7 @@ fn png(path: &Path) -> (usize, Vec<[u8; 3]>) {
     let mut bytes = vec![0; reader.output_buffer_size().expect("a size")];
     let info = reader.next_frame(&mut bytes).expect("pixels");
     assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
-    (info.width as usize, bytes.as_chunks::<3>().0.to_vec())
+    (info.width as usize, bytes.chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect())
 }
 
 /// A machine with a screen, recorded, at its shell's prompt.
@@ -46,6 +46,8 @@ impl<'a> Machine<'a> {
         c.args(["--display", display, "--screendump"]).arg(rig.path(&format!("{name}.png")));
         let mut console = Console::start(&mut c, false).expect("start");
         console.expect("GUEST READY", LONG_GUARD).expect("it boots");
+        // What is typed before the shell has the terminal may be lost.
+        console.expect("# ", LONG_GUARD).expect("a prompt");
         Self { rig, console, recording, report }
     }
 

@@ -8,6 +8,7 @@ use reprise_display::picture::Picture;
 use reprise_display::rfb::{Event, RfbError, Session};
 
 #[path = "common/viewer.rs"]
+#[allow(unreachable_pub, reason = "shared with tests of other crates")]
 mod viewer;
 use viewer::Viewer;
 
@@ -168,4 +169,5 @@ fn random_bytes_never_panic() {
 }
 
 #[path = "common/hostile.rs"]
+#[allow(unreachable_pub, reason = "shared with the fuzz target")]
 mod hostile;

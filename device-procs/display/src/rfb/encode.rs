@@ -221,9 +221,9 @@ fn zrle(format: PixelFormat, picture: &Picture, area: &Area, out: &mut Vec<u8>) 
                 out.push(palette.len() as u8);
                 palette.iter().for_each(|&rgb| format.put_compressed(rgb, out));
                 let bits = match palette.len() {
-                    ..=1 => continue,
+                    0 | 1 => continue,
                     2 => 1,
-                    ..=4 => 2,
+                    3 | 4 => 2,
                     _ => 4,
                 };
                 lines.for_each(|line| pack(line, &palette, bits, out));

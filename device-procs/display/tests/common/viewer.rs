@@ -201,7 +201,7 @@ impl<S: Read + Write> Viewer<S> {
     fn zrle(&mut self, x: usize, y: usize, width: usize, height: usize) -> io::Result<()> {
         let data = self.inflated(true, width * height * 4 + 1000)?;
         let mut data = data.as_slice();
-        let mut pixel = |data: &mut &[u8]| {
+        let pixel = |data: &mut &[u8]| {
             let (p, rest) = data.split_at(3);
             *data = rest;
             [p[2], p[1], p[0]]
