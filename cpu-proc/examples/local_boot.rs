@@ -17,7 +17,7 @@ use cpu_proc::assemble::{self, Attached};
 use cpu_proc::board::Board;
 use cpu_proc::local::LocalPort;
 use cpu_proc::ram::Ram;
-use cpu_proc::runner::{Host, Mode, Policy, Runner};
+use cpu_proc::runner::{Host, Mode, Order, Policy, Runner};
 use reprise_arm::bus::GuestRam;
 use reprise_arm::cores::Cores;
 use reprise_arm::engine::Engine;
@@ -172,8 +172,8 @@ struct Quiet {
 }
 
 impl<P> Host<P> for Quiet {
-    fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
-        Ok(self.asleep)
+    fn look(&mut self, _: &Cores, _: u64) -> Result<Order> {
+        Ok(if self.asleep { Order::End(reprise_channel::EndReason::Stopped) } else { Order::Run })
     }
 
     fn sleep(&mut self, _: &Board<P>, limit: Option<Duration>) -> Result<()> {

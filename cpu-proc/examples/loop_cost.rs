@@ -11,7 +11,7 @@ use cpu_proc::channel_port::ChannelPort;
 use cpu_proc::clock::Clock;
 use cpu_proc::journal::{Entry, Journal};
 use cpu_proc::link::Link;
-use cpu_proc::runner::{Host, Mode, Policy, Runner};
+use cpu_proc::runner::{Host, Mode, Order, Policy, Runner};
 use nix::time::{ClockId, clock_gettime};
 use reprise_arm::bus::{Bus, GuestRam};
 use reprise_arm::cores::Cores;
@@ -45,8 +45,8 @@ impl Engine for Nothing {
 struct Nobody;
 
 impl<P> Host<P> for Nobody {
-    fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
-        Ok(false)
+    fn look(&mut self, _: &Cores, _: u64) -> Result<Order> {
+        Ok(Order::Run)
     }
 
     fn sleep(&mut self, _: &Board<P>, _: Option<Duration>) -> Result<()> {

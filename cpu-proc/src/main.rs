@@ -141,6 +141,7 @@ impl Machine {
         };
         let (mut journal, mut script, status) = match self.rings.take() {
             None => (None, None, None),
+            Some(r) if mode == Mode::Plain => (None, None, Some(r.status)),
             Some(r) => {
                 let replay = mode.is_replay();
                 let script = replay.then(|| RingScript::new(r.script, &signals.stop, &signals.bell));

@@ -1,18 +1,28 @@
 //! The outside world of the run loop: the control socket, the status page, and sleep.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use reprise_arm::cores::Cores;
-use reprise_channel::{Abort, Doorbell, Interest, SpinPolicy, Status, StatusWriter, wait_many};
+use reprise_channel::{Abort, Doorbell, EndReason, Interest, SpinPolicy, Status, StatusWriter, wait_many};
 use reprise_child::Control;
-use reprise_child::control::{FromChild, ToChild};
+use reprise_child::control::{FromChild, StopReason, ToChild};
 
 use crate::board::Board;
 use crate::channel_port::ChannelPort;
-use crate::runner::Host;
+use crate::runner::{Host, Order};
+
+/// What the status page says while the machine runs, and while it is paused.
+const PHASE_RUNNING: u64 = 0;
+/// See [`PHASE_RUNNING`].
+const PHASE_PAUSED: u64 = 1;
+
+/// How [`Signals::stop`] is meant.
+const AS_STOPPED: u8 = 0;
+const AS_RESET: u8 = 1;
+const AS_POWEROFF: u8 = 2;
 
 /// What the control thread tells the rest of the process.
 #[derive(Debug, Default)]
@@ -21,6 +31,10 @@ pub struct Signals {
     pub go: AtomicBool,
     /// The machine is to stop.
     pub stop: AtomicBool,
+    /// And so it is to end.
+    stop_as: AtomicU8,
+    /// The machine is to pause.
+    pub pause: AtomicBool,
     /// The process is to exit.
     pub exit: AtomicBool,
     /// Rings at each change.
@@ -32,17 +46,27 @@ pub fn listen(mut control: Control) -> Result<Arc<Signals>> {
     let signals = Arc::new(Signals::default());
     let shared = Arc::clone(&signals);
     let body = move || loop {
-        let flag = match control.receive() {
-            Ok(ToChild::Go) => &shared.go,
-            Ok(ToChild::Stop(_)) => &shared.stop,
-            Ok(ToChild::Exit) => &shared.exit,
+        let (flag, value) = match control.receive() {
+            Ok(ToChild::Go) => (&shared.go, true),
+            Ok(ToChild::Stop(reason)) => {
+                let way = match reason {
+                    StopReason::User | StopReason::ChildDied | StopReason::Log => AS_STOPPED,
+                    StopReason::Reset => AS_RESET,
+                    StopReason::Poweroff => AS_POWEROFF,
+                };
+                shared.stop_as.store(way, Ordering::SeqCst);
+                (&shared.stop, true)
+            }
+            Ok(ToChild::Pause) => (&shared.pause, true),
+            Ok(ToChild::Resume) => (&shared.pause, false),
+            Ok(ToChild::Exit) => (&shared.exit, true),
             Ok(other) => {
                 tracing::warn!("the supervisor said {other:?}, which is not for the CPU process");
                 continue;
             }
             Err(_) => std::process::exit(1),
         };
-        flag.store(true, Ordering::SeqCst);
+        flag.store(value, Ordering::SeqCst);
         shared.bell.ring();
     };
     std::thread::Builder::new().name("control".into()).spawn(body).context("starting the control thread")?;
@@ -50,6 +74,18 @@ pub fn listen(mut control: Control) -> Result<Arc<Signals>> {
 }
 
 impl Signals {
+    /// What the machine is to do.
+    fn order(&self) -> Order {
+        if self.stop.load(Ordering::SeqCst) {
+            return Order::End(match self.stop_as.load(Ordering::SeqCst) {
+                AS_RESET => EndReason::Reboot,
+                AS_POWEROFF => EndReason::PowerOff,
+                _ => EndReason::Stopped,
+            });
+        }
+        if self.pause.load(Ordering::SeqCst) { Order::Pause } else { Order::Run }
+    }
+
     /// Waits until `flag` is set.
     pub fn wait_for(&self, flag: &AtomicBool) -> Result<()> {
         while !flag.load(Ordering::SeqCst) {
@@ -95,15 +131,31 @@ impl Outside {
     }
 }
 
-impl Host<ChannelPort> for Outside {
-    fn look(&mut self, cores: &Cores, vtime: u64) -> Result<bool> {
+impl Outside {
+    fn show(&mut self, cores: &Cores, vtime: u64, phase: u64) {
         self.beats += 1;
         if let Some(s) = &self.status {
             let (heartbeat, icount, epoch) = (self.beats, cores.cpu().icount, cores.cpu().epoch);
-            s.set(&Status { heartbeat, icount, vtime, epoch, active: u64::MAX, phase: 0 });
+            s.set(&Status { heartbeat, icount, vtime, epoch, active: u64::MAX, phase });
         }
+    }
+}
+
+impl Host<ChannelPort> for Outside {
+    fn look(&mut self, cores: &Cores, vtime: u64) -> Result<Order> {
+        self.show(cores, vtime, PHASE_RUNNING);
         self.note(cores)?;
-        Ok(self.signals.stop.load(Ordering::SeqCst))
+        Ok(self.signals.order())
+    }
+
+    fn pause(&mut self, cores: &Cores, vtime: u64) -> Result<()> {
+        self.show(cores, vtime, PHASE_PAUSED);
+        self.control.send(&FromChild::Paused { icount: cores.cpu().icount, vtime })?;
+        while self.signals.order() == Order::Pause {
+            wait_many(&[], &SpinPolicy::SLEEP, &Abort::default().or_rung(&self.signals.bell)).context("pausing")?;
+        }
+        self.show(cores, vtime, PHASE_RUNNING);
+        Ok(())
     }
 
     fn sleep(&mut self, board: &Board<ChannelPort>, limit: Option<Duration>) -> Result<()> {

@@ -61,10 +61,26 @@ impl Default for Policy {
     }
 }
 
+/// What the outside world wants of the run loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// To go on.
+    Run,
+    /// To rest between two instructions: [`Host::pause`].
+    Pause,
+    /// To end here, in this way.
+    End(EndReason),
+}
+
 /// The outside world, as far as the run loop needs it.
 pub trait Host<P> {
-    /// Lets the world see how far the guest is, and says whether the machine is to stop now. Must not block.
-    fn look(&mut self, cores: &Cores, vtime: u64) -> Result<bool>;
+    /// Lets the world see how far the guest is, and says what the machine is to do now. Must not block.
+    fn look(&mut self, cores: &Cores, vtime: u64) -> Result<Order>;
+
+    /// Says that the guest rests here, and waits until it is to go on or to end.
+    fn pause(&mut self, _cores: &Cores, _vtime: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// Sleeps until a device offers input, the machine is to stop, or `limit` has passed (for ever if `None`).
     fn sleep(&mut self, board: &Board<P>, limit: Option<Duration>) -> Result<()>;
@@ -369,13 +385,34 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         }
         if self.icount() >= self.next_control {
             self.next_control = self.icount() + self.policy.control_every;
-            if self.host.look(self.cores, self.board.clock.vtime(self.cores.cpu().icount))? {
-                return Ok(Flow::End(EndReason::Stopped));
+            if let Flow::End(reason) = self.look()? {
+                return Ok(Flow::End(reason));
             }
             self.throttle()?;
         }
         self.anchor_and_progress()?;
         Ok(Flow::Run)
+    }
+
+    /// Does what the outside world wants. A pause is no part of the execution: guest time stands still, what devices offer meanwhile waits in
+    /// their channels, and the host's clock, where guest time follows it, is taken to have stood still too.
+    fn look(&mut self) -> Result<Flow> {
+        loop {
+            match self.host.look(self.cores, self.vtime())? {
+                Order::Run => return Ok(Flow::Run),
+                Order::End(reason) => return Ok(Flow::End(reason)),
+                Order::Pause => {
+                    // Whoever reads the recording now finds all that has happened.
+                    if matches!(self.mode, Mode::Record(_)) && self.messages() != self.last_progress.1 {
+                        self.progress()?;
+                    }
+                    self.board.rest();
+                    let began = Instant::now();
+                    self.host.pause(self.cores, self.vtime())?;
+                    self.started += began.elapsed();
+                }
+            }
+        }
     }
 
     /// Timer outputs and due device timers, until nothing is due.
@@ -789,10 +826,14 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             if matches!(self.mode, Mode::Record(_)) && self.messages() != self.last_progress.1 {
                 self.progress()?;
             }
+            // The world sees where the guest rests.
+            if let Flow::End(reason) = self.look()? {
+                return Ok(Flow::End(reason));
+            }
             self.board.rest();
             self.host.sleep(self.board, limit.map(Duration::from_nanos))?;
-            if self.host.look(self.cores, self.board.clock.vtime(self.cores.cpu().icount))? {
-                return Ok(Flow::End(EndReason::Stopped));
+            if let Flow::End(reason) = self.look()? {
+                return Ok(Flow::End(reason));
             }
         }
         if mode == IdleMode::Realtime {

@@ -7,7 +7,7 @@ use cpu_proc::assemble;
 use cpu_proc::board::Board;
 use cpu_proc::local::LocalPort;
 use cpu_proc::ram::Ram;
-use cpu_proc::runner::{Host, Mode, Outcome, Policy, Runner};
+use cpu_proc::runner::{Host, Mode, Order, Outcome, Policy, Runner};
 use reprise_arm::bus::{At, Bus};
 use reprise_arm::cores::Cores;
 use reprise_arm::engine::Engine;
@@ -82,8 +82,8 @@ const GUEST: &[u32] = &[
 struct Nobody;
 
 impl<P> Host<P> for Nobody {
-    fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
-        Ok(false)
+    fn look(&mut self, _: &Cores, _: u64) -> Result<Order> {
+        Ok(Order::Run)
     }
 
     fn sleep(&mut self, _: &Board<P>, _: Option<Duration>) -> Result<()> {

@@ -7,7 +7,7 @@ use cpu_proc::board::Board;
 use cpu_proc::clock::Clock;
 use cpu_proc::local::LocalPort;
 use cpu_proc::ram::Ram;
-use cpu_proc::runner::{Host, Mode as RunMode, Policy, Runner};
+use cpu_proc::runner::{Host, Mode as RunMode, Order, Policy, Runner};
 use reprise_arm::cores::Cores;
 use reprise_arm::gic::{Gic, GicConfig};
 use reprise_arm::models::Model;
@@ -34,8 +34,8 @@ const RETURN: u32 = 0xe1b0_f00e;
 struct Quiet;
 
 impl<P> Host<P> for Quiet {
-    fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
-        Ok(false)
+    fn look(&mut self, _: &Cores, _: u64) -> Result<Order> {
+        Ok(Order::Run)
     }
 
     fn sleep(&mut self, _: &Board<P>, _: Option<Duration>) -> Result<()> {

@@ -10,7 +10,7 @@ use cpu_proc::clock::{Clock, IdleMode};
 use cpu_proc::journal::{Entry, Journal, Script, What};
 use cpu_proc::link::{Link, ReadPolicy, RegPolicy};
 use cpu_proc::port::{Effect, Incoming, Port, PortError};
-use cpu_proc::runner::{Divergence, Host, Mode, Outcome, Policy, Runner};
+use cpu_proc::runner::{Divergence, Host, Mode, Order, Outcome, Policy, Runner};
 use reprise_arm::bus::{At, Bus, GuestRam};
 use reprise_arm::cores::Cores;
 use reprise_arm::engine::{Budget, Engine, StopReason};
@@ -271,8 +271,8 @@ struct NoHost {
 }
 
 impl<P> Host<P> for NoHost {
-    fn look(&mut self, _: &Cores, _: u64) -> Result<bool> {
-        Ok(self.sleeps > 100_000)
+    fn look(&mut self, _: &Cores, _: u64) -> Result<Order> {
+        Ok(if self.sleeps > 100_000 { Order::End(EndReason::Stopped) } else { Order::Run })
     }
 
     fn sleep(&mut self, _: &Board<P>, _: Option<Duration>) -> Result<()> {

@@ -13,11 +13,23 @@ pub(crate) struct Media {
     /// Not looked at yet.
     files: Option<DiskFiles>,
     disk: Option<Disk>,
+    done: Done,
+}
+
+/// What was done with it.
+#[derive(Debug, Default)]
+struct Done {
+    reads: u64,
+    bytes_read: u64,
+    writes: u64,
+    bytes_written: u64,
+    discards: u64,
+    flushes: u64,
 }
 
 impl Media {
     pub(crate) fn new(files: Option<DiskFiles>) -> Self {
-        Self { files, disk: None }
+        Self { files, ..Self::default() }
     }
 
     /// Opens the disk at the machine's start.
@@ -57,6 +69,22 @@ impl Media {
         self.disk.as_ref().is_some_and(|d| d.room() < LONGEST)
     }
 
+    /// What was done with the disk so far, by name; nothing if there is none.
+    pub(crate) fn counters(&self) -> Vec<(&'static str, u64)> {
+        let Done { reads, bytes_read, writes, bytes_written, discards, flushes } = self.done;
+        if self.disk.is_none() {
+            return Vec::new();
+        }
+        vec![
+            ("reads", reads),
+            ("bytes-read", bytes_read),
+            ("writes", writes),
+            ("bytes-written", bytes_written),
+            ("discards", discards),
+            ("flushes", flushes),
+        ]
+    }
+
     fn with<T>(&mut self, act: impl FnOnce(&mut Disk) -> Result<T, StorageError>) -> Result<T, String> {
         let disk = self.disk.as_mut().ok_or("there is no medium")?;
         act(disk).map_err(|e| e.to_string())
@@ -74,18 +102,24 @@ impl Disks for Media {
     }
 
     fn read(&mut self, _: u32, offset: u64, buffer: &mut [u8]) -> Result<(), String> {
+        self.done.reads += 1;
+        self.done.bytes_read += buffer.len() as u64;
         self.with(|d| d.read(offset, buffer))
     }
 
     fn write(&mut self, _: u32, offset: u64, data: &[u8]) -> Result<(), String> {
+        self.done.writes += 1;
+        self.done.bytes_written += data.len() as u64;
         self.with(|d| d.write(offset, data))
     }
 
     fn discard(&mut self, _: u32, offset: u64, len: u64) -> Result<(), String> {
+        self.done.discards += 1;
         self.with(|d| d.discard(offset, len))
     }
 
     fn flush(&mut self, _: u32) -> Result<(), String> {
+        self.done.flushes += 1;
         // A checkpoint that is needed is taken behind the request: `wants_checkpoint` says so.
         self.with(Disk::flush).map(|_: Flush| ())
     }

@@ -6,7 +6,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reprise_backends::{Backend, Input, Output};
 use reprise_channel::{Abort, ChannelError, DevicePort, Event as Message, Request, RequestMsg};
 use reprise_child::Control;
-use reprise_child::control::{Blame, DeviceState, FromChild, ToChild, Way};
+use reprise_child::control::{Blame, Description, DeviceState, FromChild, ToChild, Way};
 use reprise_device::host::{Effect, Fault, Instance, Plugin};
 use reprise_device::spec::Framing;
 use reprise_device::{Event, VTime, dma};
@@ -198,6 +198,8 @@ pub(crate) struct Server {
     /// The supervisor wants this process to make way.
     make_way: bool,
     replaceable: bool,
+    /// The supervisor wants to know what the state is.
+    describe: bool,
 }
 
 impl Server {
@@ -235,6 +237,7 @@ impl Server {
             save: false,
             make_way: false,
             replaceable,
+            describe: false,
         }
     }
 
@@ -277,6 +280,8 @@ impl Server {
                 self.answer_save()?;
             } else if self.make_way {
                 self.stand_aside()?;
+            } else if std::mem::take(&mut self.describe) {
+                self.send_description()?;
             } else if let Err(e) = self.turn() {
                 self.forgive(e)?;
             }
@@ -708,6 +713,19 @@ impl Server {
                 self.make_way = true;
                 Ok(())
             }
+            ToChild::Describe => {
+                self.describe = true;
+                Ok(())
+            }
+            ToChild::Count => {
+                let counters = self.backend.counters().into_iter().chain(self.disks.counters());
+                let counters = counters.map(|(name, n)| (name.to_owned(), n)).collect();
+                Ok(self.control.send(&FromChild::Counters { counters })?)
+            }
+            ToChild::Link { up } => {
+                self.backend.set_link(up);
+                Ok(())
+            }
             other => Err(anyhow::anyhow!("a device-proc takes no {other:?}").into()),
         }
     }
@@ -739,6 +757,16 @@ impl Server {
         self.note_written();
         let (output_bytes, output_hash) = (self.output.bytes, self.output.hash.finish());
         self.control.send(&FromChild::State(DeviceState { state, output_bytes, output_hash }))?;
+        Ok(())
+    }
+
+    /// Says what state the device is in, between two requests: only looked at.
+    fn send_description(&mut self) -> Result<(), Stop> {
+        let state = self.device.save()?;
+        let (bytes, hash) = (state.len() as u64, *blake3::hash(&state).as_bytes());
+        let description =
+            Description { request: self.port.requests_taken(), bytes, hash, text: self.device.describe()? };
+        self.control.send(&FromChild::Described(description))?;
         Ok(())
     }
 

@@ -142,6 +142,11 @@ impl Running {
         self.send(&ToChild::Start(Box::new(start)))
     }
 
+    /// Sends a message with a descriptor.
+    pub(crate) fn send_with(&self, message: &ToChild, fd: BorrowedFd<'_>) -> Result<(), ControlError> {
+        self.peer.send_with(message, fd)
+    }
+
     /// Sends a message. That the child is gone is no error: its exit says so.
     pub(crate) fn send(&self, message: &ToChild) -> Result<(), ControlError> {
         match self.peer.send(message) {

@@ -27,6 +27,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Replay a recording.
     Replay(ReplayArgs),
+    /// Make manual pages or completions.
+    #[command(hide = true)]
+    Generate(reprise_manual::Generate),
 }
 
 /// Options of a run.
@@ -72,6 +75,13 @@ pub(crate) struct RunArgs {
     /// device tree says.
     #[arg(long, value_name = "vnc=127.0.0.1:N|vnc=unix:PATH|headless|none", value_parser = crate::display::parse, default_value = "none")]
     pub(crate) display: crate::display::DisplayArg,
+    /// Where a device's serial line leads: to a Unix socket, to named pipes PATH.in and PATH.out, to a file, or nowhere. May be given for several devices.
+    #[arg(long, value_name = "NAME=unix:PATH|pipe:PATH|file:PATH|null", value_parser = crate::line::parse)]
+    pub(crate) serial: Vec<crate::line::SerialArg>,
+    /// Change any value of the machine file, such as memory.size=1GiB or devices.uart0.config.clock_hz=24000000. VALUE is RON; what is none is text. May be given
+    /// again and again.
+    #[arg(long, value_name = "PATH=VALUE", value_parser = reprise_machine::parse_set)]
+    pub(crate) set: Vec<reprise_machine::Assignment>,
     /// What guest time does while the guest idles: jump ahead, or wait. Default: realtime on a terminal, else warp.
     #[arg(long, value_enum)]
     pub(crate) clock: Option<ClockArg>,

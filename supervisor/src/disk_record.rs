@@ -100,7 +100,7 @@ pub(crate) fn find(
         let Some(disk) = &mut device.disk else { continue };
         if let Some((_, other)) = given.iter().find(|(name, _)| *name == device.name) {
             (disk.file, disk.format) = (other.file.clone(), other.format);
-        } else if let Some(d) = recorded.filter(|d| d.stored) {
+        } else if let Some(d) = recorded.filter(|d| d.stored || recording.input_path(&d.hash).is_file()) {
             (disk.file, disk.format) = (recording.input_path(&d.hash), Some(DiskFormat::Raw));
         }
     }

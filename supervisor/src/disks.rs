@@ -27,6 +27,8 @@ pub(crate) struct OpenDisk {
     /// The image, then what it is based on.
     images: Vec<(DiskFile, DiskFormat)>,
     mode: DiskMode,
+    /// Bytes that the guest sees.
+    size: u64,
     overlay: Option<OwnedFd>,
     journal: Option<(OwnedFd, u32)>,
 }
@@ -100,6 +102,7 @@ impl OpenDisk {
             name: device.to_owned(),
             images,
             mode,
+            size,
             overlay: overlay.transpose().map_err(no_memory)?,
             journal: journal.transpose().map_err(no_memory)?,
         })
@@ -149,6 +152,16 @@ impl OpenDisk {
             images.push(DiskImage { fd, name: file.name().to_owned(), format });
         }
         Ok(DiskStart { name: self.name.clone(), images, mode: DiskMode::ReadOnly, overlay: None, journal: None })
+    }
+
+    /// Bytes that the guest sees.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What its files are called: the image, then what it is based on.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        self.images.iter().map(|(file, _)| file.name())
     }
 
     /// What may be done with it.

@@ -33,6 +33,8 @@ pub(crate) struct Keeper {
     pub(crate) totals: Option<Totals>,
     /// Swaps that no daemon has noted yet.
     pub(crate) swaps: Vec<SwapNote>,
+    /// Successors so far.
+    pub(crate) revived: u64,
     /// CPU time of those that died.
     pub(crate) cpu_seconds: f64,
 }

@@ -9,6 +9,7 @@ mod failure;
 mod images;
 mod keeper;
 mod leftovers;
+mod line;
 mod net;
 mod operator;
 mod outcome;
@@ -19,11 +20,12 @@ mod run;
 mod sender;
 mod session;
 mod signals;
+mod stream;
 mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -41,6 +43,10 @@ fn main() -> ExitCode {
     }
     let result = match &cli.command {
         Some(cli::Command::Replay(args)) => replay::main(args),
+        Some(cli::Command::Generate(generate)) => generate
+            .run(cli::Cli::command())
+            .map(|()| failure::code::OK)
+            .map_err(|e| failure::Failure::from(anyhow::anyhow!("{}: {e}", generate.dir.display()))),
         None => run::main(&cli.run),
     };
     match result {

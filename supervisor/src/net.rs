@@ -1,14 +1,15 @@
 //! The networks of devices: what `--net` says, what has to be opened for it, and the process that does it.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, getsockname, socketpair};
 use reprise_child::control::{
-    BackendProcStart, BackendRole, Common, NetForward, NetProtocol, NetReach, NetStart, Start,
+    BackendProcStart, BackendRole, Common, NetForward, NetProtocol, NetReach, NetStart, Start, ToChild,
 };
 use reprise_machine::{Backend, Machine};
 
@@ -155,7 +156,8 @@ pub(crate) enum Net {
 pub(crate) struct UserNet {
     reach: NetReach,
     resolver: Option<SocketAddrV4>,
-    forwards: Vec<(NetProtocol, OwnedFd, SocketAddrV4)>,
+    /// Grows while the machine runs.
+    forwards: RefCell<Vec<(NetProtocol, OwnedFd, SocketAddrV4)>>,
 }
 
 /// The networks of all devices, in the machine's order. A device with `backend: net` of which the command line says nothing has one in user mode
@@ -207,7 +209,7 @@ fn open(spec: &NetSpec) -> Result<Option<Net>, String> {
                     Resolver::At(at) => Some(at),
                     Resolver::None => None,
                 },
-                forwards: forwards.collect::<Result<_, String>>()?,
+                forwards: RefCell::new(forwards.collect::<Result<_, String>>()?),
             }))
         }
     })
@@ -283,13 +285,39 @@ impl Link {
 }
 
 impl UserNet {
+    /// Opens a port of this host for one more forward, as `hostfwd=` says it, and tells the process that plays the network.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to do, in words.
+    pub(crate) fn add(&self, forward: &str, process: &Running) -> Result<(), String> {
+        let forward = parse_forward(forward)?;
+        if self.forwards.borrow().len() >= MAX_FORWARDS {
+            return Err(format!("there are {MAX_FORWARDS} forwards already, and no more are possible"));
+        }
+        let socket = bind(&forward)?;
+        let message = ToChild::Forward { protocol: forward.protocol, to: forward.to };
+        process.send_with(&message, socket.as_fd()).map_err(|e| format!("the network's process: {e}"))?;
+        self.forwards.borrow_mut().push((forward.protocol, socket, forward.to));
+        Ok(())
+    }
+
+    /// The ports of this host that lead to the guest, as `hostfwd=` says them.
+    pub(crate) fn forwards(&self) -> Vec<String> {
+        let forward = |(protocol, socket, to): &(NetProtocol, OwnedFd, SocketAddrV4)| {
+            let from = getsockname::<SockaddrIn>(socket.as_raw_fd()).map(SocketAddrV4::from);
+            let from = from.map_or_else(|_| "?".to_owned(), |from| from.to_string());
+            format!("{}:{from}-{to}", format!("{protocol:?}").to_lowercase())
+        };
+        self.forwards.borrow().iter().map(forward).collect()
+    }
+
     /// Starts the process that plays the network; again after it has died, if need be: then the guest's connections are gone.
     pub(crate) fn start(&self, link: &Link, program: &Path, common: Common) -> anyhow::Result<Running> {
         let mut descriptors = Descriptors::default();
         let network = link.network.as_ref().context("a tap needs no process")?;
         let frames = descriptors.add(network.as_fd()).context("dup")?;
         let mut forwards = Vec::new();
-        for (protocol, socket, to) in &self.forwards {
+        for (protocol, socket, to) in &*self.forwards.borrow() {
             let socket = descriptors.add(socket.as_fd()).context("dup")?;
             forwards.push(NetForward { protocol: *protocol, socket, to: *to });
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use reprise_child::control::{CpuFinished, EndReason, Engine, LogFinished, Mode};
+use reprise_child::control::{CpuFinished, EndReason, Engine, LogFinished, Mode, StopReason};
 use serde::Serialize;
 
 use crate::failure::{Failure, code};
@@ -33,6 +33,8 @@ pub(crate) struct Outcome {
     pub(crate) ended_by_user: bool,
     /// Processes that died and had successors, in order.
     pub(crate) recoveries: Vec<Recovery>,
+    /// How an operator has ended the machine.
+    pub(crate) asked: Option<StopReason>,
     pub(crate) wall_seconds: f64,
     pub(crate) cpu_seconds: f64,
 }
@@ -178,7 +180,7 @@ impl Outcome {
         }
         let Some(cpu) = &self.cpu else { return Err(Failure::child("the CPU process ended without saying why")) };
         let text = match self.mode {
-            Mode::Plain => how_it_ended(cpu),
+            Mode::Plain => self.how_it_ended(cpu),
             Mode::Record => self.conclude_recording(cpu)?,
             Mode::Verify | Mode::Absent => return self.conclude_replay(cpu),
         };
@@ -194,7 +196,7 @@ impl Outcome {
             );
         }
         let bytes = self.log.as_ref().map_or(0, |l| l.bytes);
-        Ok(format!("{}\nrecorded {bytes} bytes in {dir}", how_it_ended(cpu)))
+        Ok(format!("{}\nrecorded {bytes} bytes in {dir}", self.how_it_ended(cpu)))
     }
 
     fn conclude_replay(&self, cpu: &CpuFinished) -> Result<u8, Failure> {
@@ -214,24 +216,26 @@ impl Outcome {
         crate::terminal::say(&format!("replay: exact, {} instructions{cut}", cpu.icount));
         Ok(code::OK)
     }
+
+    fn how_it_ended(&self, cpu: &CpuFinished) -> String {
+        let how = match cpu.reason {
+            EndReason::Poweroff if self.asked == Some(StopReason::Poweroff) => "the machine was switched off",
+            EndReason::Reset if self.asked == Some(StopReason::Reset) => "the machine was reset",
+            EndReason::Poweroff => "the guest powered off",
+            EndReason::Reset => "the guest rebooted",
+            EndReason::Stopped => "the machine was ended",
+            EndReason::StopAt => "the machine reached the instruction it was to stop at",
+            EndReason::LogEnd => "the log ended",
+            EndReason::Diverged => "the machine diverged",
+            EndReason::Channel => "a channel broke",
+            EndReason::Dead => "the CPU can never go on",
+        };
+        let more = if cpu.text.is_empty() { String::new() } else { format!(": {}", cpu.text) };
+        format!("{how} after {} instructions, {:.3} s of guest time{more}", cpu.icount, cpu.vtime as f64 / 1e9)
+    }
 }
 
 fn position(cpu: &CpuFinished) -> String {
     let (epoch, count, idle) = cpu.position;
     format!("({epoch}, {count}, {idle})")
-}
-
-fn how_it_ended(cpu: &CpuFinished) -> String {
-    let how = match cpu.reason {
-        EndReason::Poweroff => "the guest powered off",
-        EndReason::Reset => "the guest rebooted",
-        EndReason::Stopped => "the machine was ended",
-        EndReason::StopAt => "the machine reached the instruction it was to stop at",
-        EndReason::LogEnd => "the log ended",
-        EndReason::Diverged => "the machine diverged",
-        EndReason::Channel => "a channel broke",
-        EndReason::Dead => "the CPU can never go on",
-    };
-    let more = if cpu.text.is_empty() { String::new() } else { format!(": {}", cpu.text) };
-    format!("{how} after {} instructions, {:.3} s of guest time{more}", cpu.icount, cpu.vtime as f64 / 1e9)
 }

@@ -204,6 +204,11 @@ impl People {
         }
     }
 
+    /// Presses the power key, and lets it go. False if there is none.
+    pub(super) fn power_key(&mut self) -> bool {
+        self.act(InputTarget::PowerKey, &[POWER_PIN, 1, POWER_PIN, 0])
+    }
+
     /// Somebody does something; false if the machine has no such device.
     pub(super) fn act(&mut self, to: InputTarget, events: &[u8]) -> bool {
         let mut any = false;
@@ -344,7 +349,7 @@ impl Session<'_> {
         for chord in chords {
             let power = chord.as_slice() == [keys::POWER];
             let done = match power {
-                true => self.people.act(InputTarget::PowerKey, &[POWER_PIN, 1, POWER_PIN, 0]),
+                true => self.people.power_key(),
                 false => self.people.act(InputTarget::Keyboard, &keys::chord(chord)),
             };
             match (done, power) {

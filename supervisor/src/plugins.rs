@@ -76,8 +76,14 @@ pub(crate) fn find(machine: &Machine, spans: &Spans, layout: &Layout) -> Result<
     Ok(all)
 }
 
+/// Folders of the user's own plugins, looked into first: a list with colons.
+const FOLDERS: &str = "REPRISE_PLUGINS";
+
 fn locate(name: &str, layout: &Layout) -> Result<PathBuf, String> {
-    let places = layout.plugin(name);
+    let own = std::env::var_os(FOLDERS).unwrap_or_default();
+    let own = std::env::split_paths(&own).filter(|p| !p.as_os_str().is_empty());
+    let mut places: Vec<PathBuf> = own.map(|folder| folder.join(Layout::plugin_file(name))).collect();
+    places.extend(layout.plugin(name));
     match places.iter().find(|p| p.is_file()) {
         Some(path) => Ok(path.clone()),
         None => Err(places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")),

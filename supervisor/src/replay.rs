@@ -1,5 +1,7 @@
 //! `supervisor replay`: a machine from a recording, which holds all that it needs.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context;
 use reprise_child::control::Mode;
 use reprise_machine::{Boot, Machine};
@@ -17,19 +19,35 @@ use crate::{disk_record, disks, leftovers};
 
 pub(crate) fn main(args: &ReplayArgs) -> Result<u8, Failure> {
     leftovers::sweep();
-    let setup = prepare(args)?;
+    // Kept until the replay is over.
+    let (dir, _unpacked) = find(args)?;
+    let setup = prepare(args, &dir)?;
     let mut signals = EndSignals::new().context("signals")?;
     let mut terminal = Terminal::new(false).context("the terminal")?;
-    let outcome = session::run(&setup, &mut terminal, &mut signals)?;
+    let outcome = session::run(setup, &mut terminal, &mut signals)?;
     if let Some(path) = &args.common.report {
         outcome.report(path)?;
     }
     outcome.conclude()
 }
 
-fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
+/// The recording's directory; of a packed one, a directory that is gone when the second value is dropped.
+fn find(args: &ReplayArgs) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {
     let dir = reprise_recording::resolve(args.dir.as_deref())?;
-    let recording = Recording::open(&dir)?;
+    if !reprise_recording::is_packed(&dir) {
+        return Ok((dir, None));
+    }
+    // Where recordings are there is room for one.
+    let root = reprise_recording::recordings_root();
+    std::fs::create_dir_all(&root).with_context(|| format!("can't make {}", root.display()))?;
+    let unpacked = tempfile::Builder::new().prefix(".unpacked-").tempdir_in(&root);
+    let unpacked = unpacked.with_context(|| format!("can't make a directory in {}", root.display()))?;
+    reprise_recording::unpack(&dir, unpacked.path())?;
+    Ok((unpacked.path().to_owned(), Some(unpacked)))
+}
+
+fn prepare(args: &ReplayArgs, dir: &Path) -> Result<Setup, Failure> {
+    let recording = Recording::open(dir)?;
     let manifest = recording.manifest();
     let bad = |what: String| Failure::recording(format!("{}: {what}", dir.display()));
     let mut machine = Machine::from_text(&manifest.machine).map_err(bad)?;
@@ -70,6 +88,7 @@ fn prepare(args: &ReplayArgs) -> Result<Setup, Failure> {
         nets: Vec::new(),
         listener: args.display.listen().map_err(Failure::usage)?,
         screendump: args.common.screendump.clone(),
+        lines: Vec::new(),
         log: Log::Replay {
             dir: dir.canonicalize().with_context(|| dir.display().to_string())?,
             specs: manifest.plugins.iter().map(|p| p.spec.clone()).collect(),

@@ -194,6 +194,10 @@ impl Session<'_> {
             self.guest.repeat();
         }
         self.people.repeat(device);
+        if let Some(line) = self.lines.get_mut(device).and_then(Option::as_mut) {
+            line.repeat();
+        }
+        self.brief_device(device);
         if self.saving {
             self.send(role, &ToChild::Save);
         }
@@ -254,6 +258,7 @@ impl Session<'_> {
                 self.children.swap(old, at);
                 self.ready.swap(old, at);
                 (self.children[old].0, self.children[at].0) = (Role::Device(device), Role::Retired);
+                self.brief_device(device);
                 // It has nothing any more that anybody needs.
                 let _ = self.children[at].1.send(&ToChild::Exit);
                 if let Some(deaths) = self.deaths.get_mut(&Role::Device(device)) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use reprise_child::control::{EndReason, Mode};
+use reprise_child::control::{EndReason, Mode, StopReason};
 use reprise_machine::lookup::{Layout, xdg_config};
 use reprise_machine::{ClockMode, ConfigError, Machine, Overrides, Source, Spans, resolve};
 use reprise_storage::DEFAULT_SLOTS;
@@ -14,7 +14,7 @@ use crate::images::{BootFiles, BootImage};
 use crate::session::{self, Log, Setup};
 use crate::signals::EndSignals;
 use crate::terminal::{self, Terminal, say};
-use crate::{disks, leftovers, net, plugins, record};
+use crate::{disks, leftovers, line, net, plugins, record};
 
 pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
     if let Some(to) = &args.dump_dtb {
@@ -33,12 +33,13 @@ pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
             Some(terminal) => terminal,
             None => terminal.insert(Terminal::new(input).context("the terminal's raw mode")?),
         };
-        let outcome = session::run(&setup, terminal, &mut signals)?;
+        let outcome = session::run(setup, terminal, &mut signals)?;
         if let Some(path) = &args.common.report {
             outcome.report(path)?;
         }
-        let again =
-            args.reboot == Reboot::Restart && outcome.cpu.as_ref().is_some_and(|c| c.reason == EndReason::Reset);
+        let asked = outcome.asked == Some(StopReason::Reset);
+        let again = (asked || args.reboot == Reboot::Restart)
+            && outcome.cpu.as_ref().is_some_and(|c| c.reason == EndReason::Reset);
         let code = outcome.conclude()?;
         if !again || outcome.ended_by_user || signals.take() > 0 {
             return Ok(code);
@@ -81,7 +82,12 @@ fn machine(args: &RunArgs, layout: &Layout) -> Result<(Machine, Spans), Failure>
         clock: args.clock.map(Into::into),
         default_clock: Some(if terminal::interactive() { ClockMode::Realtime } else { ClockMode::Warp }),
     };
-    let resolved = resolve(Source::new(&path, bytes)?, &overrides)?;
+    let mut source = Source::new(&path, bytes)?;
+    for assignment in &args.set {
+        source.set(assignment)?;
+    }
+    let mut resolved = resolve(source, &overrides)?;
+    line::assign(&mut resolved.machine, &args.serial)?;
     Ok((resolved.machine, resolved.spans))
 }
 
@@ -97,6 +103,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
     let nets = net::open_all(&machine, &args.net)?;
     let listener = args.display.listen().map_err(Failure::usage)?;
+    let lines = line::open_all(&machine, &args.serial)?;
     let (mode, log) = match &args.record {
         None => (Mode::Plain, Log::None),
         Some(dir) => {
@@ -119,6 +126,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
         nets,
         listener,
         screendump: args.common.screendump.clone(),
+        lines,
         log,
         log_dma_reads: args.log_dma_reads,
         stop_at: args.common.stop_at,

@@ -17,7 +17,7 @@ use reprise_child::control::{
     Engine, FromChild, LogChannel, LogConsole, LogDisk, LogFinished, LogStart, Mode, PluginSwap, Ready, Start,
     StopReason, ToChild, Totals, Way,
 };
-use reprise_child::operator::{Answer, Command, DeviceStatus, Status};
+use reprise_child::operator::Command;
 use reprise_child::syscall_name;
 use reprise_device::spec::PluginSpec;
 use reprise_machine::lookup::Layout;
@@ -30,6 +30,7 @@ use crate::failure::Failure;
 use crate::images::{BootImage, guest_ram};
 use crate::keeper::Keeper;
 use crate::leftovers::MachineLock;
+use crate::line::Line;
 use crate::net::{self, Net};
 use crate::operator::Operators;
 use crate::outcome::{Outcome, Recovery};
@@ -95,6 +96,8 @@ pub(crate) struct Setup {
     pub(crate) listener: Option<Listener>,
     /// Where the picture goes that the screen shows at the end.
     pub(crate) screendump: Option<PathBuf>,
+    /// The devices' lines, in the machine's order; empty in a replay.
+    pub(crate) lines: Vec<Option<Line>>,
     pub(crate) log: Log,
     /// What devices read from guest memory is recorded with its bytes.
     pub(crate) log_dma_reads: bool,
@@ -103,6 +106,8 @@ pub(crate) struct Setup {
     pub(crate) layout: Layout,
 }
 
+#[path = "operations.rs"]
+mod operations;
 #[path = "revival.rs"]
 mod revival;
 
@@ -149,6 +154,8 @@ struct Session<'a> {
     /// What people see and do.
     people: people::People,
     guest: GuestConsole,
+    /// The other lines of devices.
+    lines: Vec<Option<Line>>,
     /// The guest's ends of the console, for processes that are yet to come.
     console: ChildConsole,
     /// The plugins in service.
@@ -163,7 +170,10 @@ struct Session<'a> {
     swap: revival::Swap,
     operators: Option<Operators>,
     /// What operators have asked for.
-    asked: VecDeque<(usize, Result<Command, String>)>,
+    asked: VecDeque<(u64, Result<Command, String>)>,
+    questions: operations::Questions,
+    /// When this life of the machine began.
+    began: Instant,
     /// All children have been told to go.
     running: bool,
     /// The devices have been asked for their states.
@@ -188,8 +198,10 @@ struct Session<'a> {
 ///
 /// # Errors
 /// It did not get to its first instruction.
-pub(crate) fn run(setup: &Setup, terminal: &mut Terminal, signals: &mut EndSignals) -> Result<Outcome, Failure> {
+pub(crate) fn run(mut setup: Setup, terminal: &mut Terminal, signals: &mut EndSignals) -> Result<Outcome, Failure> {
     let began = Instant::now();
+    let lines = std::mem::take(&mut setup.lines);
+    let setup = &setup;
     let cpu_before = own_cpu_seconds();
     let segments: Vec<String> = (0..=setup.machine.devices.len()).map(|n| segment_name(&setup.uuid, n)).collect();
     // Declared before the session, so that it goes after the segments.
@@ -198,6 +210,7 @@ pub(crate) fn run(setup: &Setup, terminal: &mut Terminal, signals: &mut EndSigna
     let input = console && !setup.mode.is_replay();
     let (guest, theirs) = terminal::console(input, setup.mode.has_devices()).context("the console")?;
     let mut session = Session::new(setup, terminal, signals, guest, theirs);
+    session.lines = lines;
     session.operators =
         Operators::listen(&lock.socket()).inspect_err(|e| tracing::debug!("no socket for vmctl: {e:#}")).ok();
     session.start(&segments)?;
@@ -242,7 +255,7 @@ impl Setup {
     fn host_input(&self, device: usize) -> bool {
         let backend = self.machine.devices[device].backend;
         let offers = match backend {
-            Backend::Console | Backend::Rtc | Backend::Random | Backend::Net => true,
+            Backend::Console | Backend::Serial | Backend::Rtc | Backend::Random | Backend::Net => true,
             Backend::Keyboard | Backend::Mouse | Backend::PowerKey => true,
             Backend::None | Backend::Null | Backend::Display => false,
         };
@@ -279,6 +292,7 @@ impl<'a> Session<'a> {
             people: people::People::default(),
             guest,
             console,
+            lines: Vec::new(),
             plugins: setup.plugins.clone(),
             specs: Vec::new(),
             estates: Vec::new(),
@@ -287,6 +301,8 @@ impl<'a> Session<'a> {
             swap: revival::Swap::default(),
             operators: None,
             asked: VecDeque::new(),
+            questions: operations::Questions::default(),
+            began: Instant::now(),
             running: false,
             saving: false,
             past_cpu_seconds: 0.0,
@@ -318,11 +334,9 @@ impl<'a> Session<'a> {
             self.channels.push(ChannelSegment::create(&segments[i], &config).context("a channel")?);
             self.people.lay(device.backend, setup.mode).context("a device's wire")?;
         }
-        if setup.mode.has_log() {
-            let name = segments.last().expect("one more than devices");
-            self.control =
-                Some(ControlSegment::create(name, &ControlConfig::default()).context("the control segment")?);
-        }
+        // Without a log only its status page is used.
+        let name = segments.last().expect("one more than devices");
+        self.control = Some(ControlSegment::create(name, &ControlConfig::default()).context("the control segment")?);
         let deadline = Instant::now() + START_TIME;
         if setup.mode.has_devices() {
             for i in 0..setup.machine.devices.len() {
@@ -411,6 +425,13 @@ impl<'a> Session<'a> {
                     Some(link) => Some(descriptors.add(link.device()).context("dup")?),
                     None => None,
                 },
+            },
+            Backend::Serial => match self.lines.get(i).and_then(Option::as_ref) {
+                Some(line) => BackendStart::Console {
+                    input: Some(descriptors.add(line.device().0).context("dup")?),
+                    output: descriptors.add(line.device().1).context("dup")?,
+                },
+                None => BackendStart::Null,
             },
             Backend::Console => BackendStart::Console {
                 input: match console.input.as_ref().filter(|_| offers) {
@@ -546,6 +567,7 @@ impl<'a> Session<'a> {
         let child = self.launch("log-daemon", "log", descriptors, start)?;
         self.children[i].1 = child;
         self.ready[i] = None;
+        self.keeper.revived += 1;
         Ok(())
     }
 
@@ -692,8 +714,10 @@ impl<'a> Session<'a> {
             Some(StopReason::ChildDied)
         } else if self.diverged.is_some() || self.log_failure.is_some() {
             Some(StopReason::Log)
+        } else if self.ends > 0 {
+            Some(StopReason::User)
         } else {
-            (self.ends > 0).then_some(StopReason::User)
+            self.questions.end
         }
     }
 
@@ -790,6 +814,7 @@ impl<'a> Session<'a> {
             }
         }
         while self.guest.read_output() {}
+        self.lines.iter_mut().flatten().for_each(Line::finish);
         Ok(())
     }
 
@@ -816,6 +841,7 @@ impl<'a> Session<'a> {
             log,
             ended_by_user: self.ends > 0,
             recoveries: std::mem::take(&mut self.recoveries),
+            asked: self.questions.end,
             wall_seconds: 0.0,
             cpu_seconds: self.past_cpu_seconds
                 + self.keeper.cpu_seconds
@@ -863,6 +889,7 @@ impl<'a> Session<'a> {
         }
         // Some pieces at once, but not so many that the children are not heard.
         (0..64).take_while(|_| self.guest.read_output()).for_each(drop);
+        self.lines.iter_mut().flatten().for_each(Line::work);
         for i in woken.children {
             // What a child said before it died is there once it is known to be dead.
             let died = self.children[i].1.reap();
@@ -905,8 +932,12 @@ impl<'a> Session<'a> {
             // SAFETY: the descriptor is stdout or belongs to `self`, which is borrowed for the whole call.
             add(unsafe { BorrowedFd::borrow_raw(fd) }, flags);
         }
-        for fd in self.operators.iter().flat_map(Operators::descriptors) {
-            add(fd, PollFlags::POLLIN);
+        for (fd, flags) in self.operators.iter().flat_map(Operators::descriptors) {
+            add(fd, flags);
+        }
+        for (fd, flags) in self.lines.iter().flatten().flat_map(Line::descriptors) {
+            // SAFETY: the descriptor belongs to `self`, which is borrowed for the whole call.
+            add(unsafe { BorrowedFd::borrow_raw(fd) }, flags);
         }
         for (fd, flags) in self.people.descriptors() {
             add(fd, flags);
@@ -950,6 +981,10 @@ impl<'a> Session<'a> {
                 self.keeper.words = Some(printable(&text));
             }
             (Role::Cpu, FromChild::Finished(finished)) => drop(self.cpu_finished.get_or_insert(finished)),
+            (Role::Cpu, FromChild::Paused { icount, vtime }) => self.questions.rests(icount, vtime),
+            (Role::Net(_), FromChild::Forwarded) => self.questions.forwarded = true,
+            (Role::Device(_), FromChild::Described(d)) => self.questions.description = Some(d),
+            (Role::Device(_), FromChild::Counters { counters }) => self.questions.counters = Some(counters),
             (Role::Device(_), FromChild::State(state)) => self.states[i] = Some(state),
             (Role::Device(_), FromChild::Took) => self.recovered(role),
             (Role::Device(_) | Role::Net(_), FromChild::Fatal { text, .. }) if self.may_succeed(role) => {
@@ -1003,82 +1038,6 @@ impl<'a> Session<'a> {
             ..MAX_NOTES => say(&printable(text)),
             MAX_NOTES => say("more notes are not shown"),
             _ => {}
-        }
-    }
-
-    /// Does what operators have asked for.
-    fn serve_operators(&mut self) {
-        while let Some((client, command)) = self.asked.pop_front() {
-            let answer = match command {
-                Ok(Command::Status) => Answer::Status(self.status()),
-                Ok(Command::Quit) => {
-                    self.ends += 1;
-                    Answer::Done
-                }
-                Ok(Command::Swap { device, plugin }) => self.swap_named(&device, &plugin),
-                Ok(Command::Screendump { file, device }) => match self.screendump(device.as_deref(), &file) {
-                    Ok(()) => Answer::Done,
-                    Err(error) => Answer::Failed { error },
-                },
-                Ok(Command::SendKey { keys }) => self.send_keys(&keys),
-                Err(error) => Answer::Failed { error },
-            };
-            if let Some(operators) = &mut self.operators {
-                operators.answer(client, &answer);
-            }
-        }
-    }
-
-    fn swap_named(&mut self, device: &str, plugin: &Path) -> Answer {
-        let failed = |error: String| Answer::Failed { error };
-        let Some(i) = self.setup.machine.devices.iter().position(|d| d.name == device) else {
-            return failed(format!("there is no device {device:?}; `vmctl status` lists them"));
-        };
-        if self.setup.mode.is_replay() {
-            return failed("this is a replay: it has the plugins of the recording".into());
-        }
-        match PluginFile::read(plugin).map_err(|e| format!("{e:#}")).and_then(|file| self.swap(i, file)) {
-            Ok(s) => Answer::Swapped {
-                request: s.request,
-                pause_us: s.pause.as_micros() as u64,
-                version: self.plugin_version(i),
-            },
-            Err(error) => failed(error),
-        }
-    }
-
-    fn plugin_version(&self, device: usize) -> String {
-        let info = self.ready_of(Role::Device(device)).and_then(|r| r.plugin.as_ref());
-        info.map_or_else(String::new, |p| p.version.clone())
-    }
-
-    fn status(&self) -> Status {
-        let status = self.control.as_ref().map(ControlSegment::status);
-        let devices = self.setup.machine.devices.iter().enumerate();
-        let device = |(i, d): (usize, &reprise_machine::Device)| {
-            let (sent, completed) = self.channels[i].progress();
-            DeviceStatus {
-                name: d.name.clone(),
-                plugin: d.plugin.clone(),
-                version: self.plugin_version(i),
-                pid: self.place(Role::Device(i)).map(|p| self.children[p].1.pid()),
-                restarts: self.deaths.get(&Role::Device(i)).map_or(0, |d| d.revived),
-                sent,
-                completed,
-            }
-        };
-        Status {
-            machine: self.setup.machine.name.clone(),
-            uuid: self.setup.uuid.clone(),
-            mode: format!("{:?}", self.setup.mode).to_lowercase(),
-            engine: self.setup.engine.to_string(),
-            instructions: status.map(|s| s.icount),
-            guest_ns: status.map(|s| s.vtime),
-            recording: match &self.setup.log {
-                Log::None => None,
-                Log::Record(NewRecording { dir, .. }) | Log::Replay { dir, .. } => Some(dir.display().to_string()),
-            },
-            devices: devices.map(device).collect(),
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv, send};
-use reprise_child::control::{Fd, NetProtocol, NetReach, NetStart, ToChild};
+use reprise_child::control::{Fd, FromChild, NetProtocol, NetReach, NetStart, ToChild};
 use reprise_child::sandbox::{self, Stage};
 use reprise_child::{Child, Control, ControlError};
 use reprise_net::{Config, Forward, MAX_FRAME, Network, Protocol, Reach, Ready, SocketId};
@@ -70,14 +70,15 @@ fn watch(epoll: &Epoll, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> any
     epoll.add(fd, EpollEvent::new(flags, data)).context("epoll")
 }
 
+fn of(protocol: NetProtocol) -> Protocol {
+    match protocol {
+        NetProtocol::Tcp => Protocol::Tcp,
+        NetProtocol::Udp => Protocol::Udp,
+    }
+}
+
 fn config(start: &NetStart) -> Config {
-    let forward = |f: &reprise_child::control::NetForward| Forward {
-        protocol: match f.protocol {
-            NetProtocol::Tcp => Protocol::Tcp,
-            NetProtocol::Udp => Protocol::Udp,
-        },
-        to: f.to,
-    };
+    let forward = |f: &reprise_child::control::NetForward| Forward { protocol: of(f.protocol), to: f.to };
     Config {
         reach: match start.reach {
             NetReach::Loopback => Reach::Loopback,
@@ -99,7 +100,7 @@ impl Server<'_> {
                 Err(e) => return Err(e).context("epoll"),
             };
             for event in &events[..count] {
-                if self.event(event.data(), event.events())? {
+                if self.event(epoll, event.data(), event.events())? {
                     return Ok(());
                 }
             }
@@ -133,12 +134,12 @@ impl Server<'_> {
     }
 
     /// Deals with an event; true if this is the end.
-    fn event(&mut self, data: u64, flags: EpollFlags) -> anyhow::Result<bool> {
+    fn event(&mut self, epoll: &Epoll, data: u64, flags: EpollFlags) -> anyhow::Result<bool> {
         let broken = flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
         let read = broken || flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
         let write = broken || flags.contains(EpollFlags::EPOLLOUT);
         match data {
-            CONTROL => return self.obey(),
+            CONTROL => return self.obey(epoll),
             FRAMES => {
                 self.frames.read |= read;
                 self.frames.write |= write;
@@ -150,11 +151,19 @@ impl Server<'_> {
     }
 
     /// Does what the supervisor says; true if that is to exit.
-    fn obey(&mut self) -> anyhow::Result<bool> {
-        match self.control.try_receive() {
-            Ok(Some(ToChild::Exit)) => Ok(true),
-            Ok(Some(ToChild::Go) | None) => Ok(false),
-            Ok(Some(other)) => anyhow::bail!("a backend-proc takes no {other:?}"),
+    fn obey(&mut self, epoll: &Epoll) -> anyhow::Result<bool> {
+        match self.control.try_receive_with() {
+            Ok(Some((ToChild::Exit, _))) => Ok(true),
+            Ok(Some((ToChild::Go, _)) | None) => Ok(false),
+            Ok(Some((ToChild::Forward { protocol, to }, Some(socket)))) => {
+                self.net.add_forward(Forward { protocol: of(protocol), to })?;
+                let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+                watch(epoll, socket.as_fd(), edges, FORWARDS + self.net.host_mut().forwards() as u64)?;
+                self.net.host_mut().add_forward(socket);
+                self.control.send(&FromChild::Forwarded)?;
+                Ok(false)
+            }
+            Ok(Some((other, _))) => anyhow::bail!("a backend-proc takes no {other:?}"),
             Err(ControlError::Closed) => Err(ControlError::Closed.into()),
             Err(e) => Err(e.into()),
         }

@@ -39,6 +39,16 @@ impl<'a> Sockets<'a> {
         Self { epoll, open: BTreeMap::new(), forwards }
     }
 
+    /// How many forwards there are: the index of the next one.
+    pub(crate) fn forwards(&self) -> usize {
+        self.forwards.len()
+    }
+
+    /// Adds the socket of a forward.
+    pub(crate) fn add_forward(&mut self, socket: OwnedFd) {
+        self.forwards.push(socket);
+    }
+
     fn get(&self, id: SocketId) -> io::Result<&OwnedFd> {
         self.open.get(&id).ok_or_else(|| ErrorKind::NotConnected.into())
     }

@@ -66,6 +66,14 @@ pub trait Backend: Debug {
     /// Earlier processes have taken so many bytes of input, and the next byte written stands at that position of the output. Comes first, if at all.
     fn resume(&mut self, _input: u64, _output: u64) {}
 
+    /// What it has done so far, by name, for people.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    /// Plugs or pulls the cable, where there is one: while it is pulled nothing comes in and what goes out is lost.
+    fn set_link(&mut self, _up: bool) {}
+
     /// So many bytes of output were written by an earlier process: the next one written comes behind them.
     fn skip(&mut self, _bytes: u64) {}
 }

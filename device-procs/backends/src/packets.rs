@@ -25,6 +25,11 @@ pub struct Packets {
     buffer: Vec<u8>,
     queue: VecDeque<Vec<u8>>,
     dropped: u64,
+    /// The cable is plugged in.
+    up: bool,
+    /// Packets and bytes that came in and were taken, and that went out.
+    received: (u64, u64),
+    sent: (u64, u64),
 }
 
 impl Packets {
@@ -35,7 +40,16 @@ impl Packets {
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { fd: Some(fd), held: None, buffer: vec![0; LARGEST], queue: VecDeque::new(), dropped: 0 })
+        Ok(Self {
+            fd: Some(fd),
+            held: None,
+            buffer: vec![0; LARGEST],
+            queue: VecDeque::new(),
+            dropped: 0,
+            up: true,
+            received: (0, 0),
+            sent: (0, 0),
+        })
     }
 
     /// Packets of output that were lost, as the queue was full or the other side did not take them.
@@ -52,6 +66,22 @@ impl Packets {
         if n == 0 { Err(Errno::EPIPE) } else { Ok(&self.buffer[..n]) }
     }
 
+    /// Throws away what has come in.
+    fn discard(&mut self) {
+        self.dropped += u64::from(self.held.take().is_some());
+        loop {
+            match self.receive() {
+                Ok(_) => self.dropped += 1,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(_) => {
+                    self.fd = None;
+                    return;
+                }
+            }
+        }
+    }
+
     /// Writes one packet; false if it must wait.
     fn send(&mut self, packet: &[u8]) -> bool {
         let Some(fd) = &self.fd else {
@@ -60,7 +90,10 @@ impl Packets {
         };
         loop {
             match write(fd, packet) {
-                Ok(_) => return true,
+                Ok(_) => {
+                    self.sent = (self.sent.0 + 1, self.sent.1 + packet.len() as u64);
+                    return true;
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return false,
                 // A tap that is down, or nobody at the other end.
@@ -88,8 +121,13 @@ impl Backend for Packets {
         if room == 0 {
             return Input::Nothing;
         }
+        if !self.up {
+            self.discard();
+            return if self.fd.is_some() { Input::Nothing } else { Input::End };
+        }
         if let Some(packet) = self.held.take_if(|packet| packet.len() <= room) {
             buffer.extend_from_slice(&packet);
+            self.received = (self.received.0 + 1, self.received.1 + packet.len() as u64);
             return Input::Bytes(packet.len());
         }
         if self.held.is_some() {
@@ -98,7 +136,9 @@ impl Backend for Packets {
         match self.receive() {
             Ok(packet) if packet.len() <= room => {
                 buffer.extend_from_slice(packet);
-                Input::Bytes(packet.len())
+                let len = packet.len();
+                self.received = (self.received.0 + 1, self.received.1 + len as u64);
+                Input::Bytes(len)
             }
             Ok(packet) => {
                 self.held = Some(packet.to_vec());
@@ -114,7 +154,7 @@ impl Backend for Packets {
 
     /// Takes one packet.
     fn write(&mut self, data: &[u8]) -> Output {
-        if data.is_empty() || data.len() > LARGEST {
+        if data.is_empty() || data.len() > LARGEST || !self.up {
             self.dropped += 1;
         } else if self.queue.is_empty() && self.send(data) {
             // It is on its way.
@@ -138,6 +178,24 @@ impl Backend for Packets {
 
     fn pending(&self) -> usize {
         self.queue.iter().map(Vec::len).sum()
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("received-packets", self.received.0),
+            ("received-bytes", self.received.1),
+            ("sent-packets", self.sent.0),
+            ("sent-bytes", self.sent.1),
+            ("dropped-packets", self.dropped),
+        ]
+    }
+
+    /// What came in while the cable was out is not there when it is in again.
+    fn set_link(&mut self, up: bool) {
+        if up && !self.up {
+            self.discard();
+        }
+        self.up = up;
     }
 }
 
@@ -210,6 +268,26 @@ mod tests {
         }
         assert_eq!(got, sent - 10, "the first ones, all of them");
         assert_eq!((packets.pending(), packets.write(&packet)), (0, Output::Done));
+    }
+
+    #[test]
+    fn a_cable_that_is_out_carries_nothing() {
+        let (mut packets, other) = pair();
+        let (mut buffer, mut room) = (Vec::new(), [0; 100]);
+        give(&other, &[1; 60]);
+        assert_eq!(packets.read(50, &mut buffer), Input::Nothing, "it is held, as it does not fit");
+        packets.set_link(false);
+        give(&other, &[2; 60]);
+        assert_eq!((packets.read(100, &mut buffer), packets.write(&[3; 60])), (Input::Nothing, Output::Done));
+        give(&other, &[4; 60]);
+        packets.set_link(true);
+        assert_eq!(packets.read(100, &mut buffer), Input::Nothing, "what came before it was plugged in again is lost");
+        give(&other, &[5; 60]);
+        assert_eq!((packets.read(100, &mut buffer), buffer), (Input::Bytes(60), vec![5; 60]));
+        packets.write(&[6; 40]);
+        assert_eq!((recv(other.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT), room[0]), (Ok(40), 6));
+        let names = ["received-packets", "received-bytes", "sent-packets", "sent-bytes", "dropped-packets"];
+        assert_eq!(packets.counters(), names.into_iter().zip([1, 60, 1, 40, 4]).collect::<Vec<_>>());
     }
 
     #[test]

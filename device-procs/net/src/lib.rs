@@ -238,6 +238,18 @@ impl<H: Host> Network<H> {
         })
     }
 
+    /// Adds a forward, which the [`Host`] knows already; its index follows that of the last one.
+    ///
+    /// # Errors
+    /// It leads to no guest.
+    pub fn add_forward(&mut self, forward: Forward) -> Result<(), ConfigError> {
+        if !is_guest(*forward.to.ip()) || forward.to.port() == 0 {
+            return Err(ConfigError::Forward(forward.to));
+        }
+        self.core.config.forwards.push(forward);
+        Ok(())
+    }
+
     /// Takes a frame of the guest, whatever it is. `now` is in microseconds from any start; it never goes back.
     pub fn receive(&mut self, now: u64, frame: &[u8]) {
         self.core.link.set_now(now);

@@ -538,7 +538,7 @@ typedef struct RepriseEffects {
 } RepriseEffects;
 
 /*
- What a plugin is: its functions. No field may be null.
+ What a plugin is: its functions. No field may be null but `describe`.
  */
 typedef struct RepriseVtable {
     /*
@@ -597,6 +597,11 @@ typedef struct RepriseVtable {
      How many bytes of host input the device can take on `port` now, as `host_want` last said.
      */
     uint64_t (*want)(const void *device, uint32_t port);
+    /*
+     Writes the device's state as JSON text, for people; 0 if that worked. Nothing reads it back. May be null; a table that ends before this field is
+     good as well.
+     */
+    int32_t (*describe)(const void *device, const struct RepriseSink *out);
 } RepriseVtable;
 
 #endif  /* REPRISE_DEVICE_H */

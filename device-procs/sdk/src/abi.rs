@@ -302,7 +302,7 @@ pub struct RepriseEffects {
     pub fault: unsafe extern "C" fn(ctx: *mut c_void, text: *const u8, len: usize),
 }
 
-/// What a plugin is: its functions. No field may be null.
+/// What a plugin is: its functions. No field may be null but `describe`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct RepriseVtable {
@@ -340,6 +340,9 @@ pub struct RepriseVtable {
     pub save: unsafe extern "C" fn(device: *const c_void, out: *const RepriseSink) -> i32,
     /// How many bytes of host input the device can take on `port` now, as `host_want` last said.
     pub want: unsafe extern "C" fn(device: *const c_void, port: u32) -> u64,
+    /// Writes the device's state as JSON text, for people; 0 if that worked. Nothing reads it back. May be null; a table that ends before this field is
+    /// good as well.
+    pub describe: Option<unsafe extern "C" fn(device: *const c_void, out: *const RepriseSink) -> i32>,
 }
 
 /// The type of the function `reprise_plugin`.

@@ -18,6 +18,7 @@ use crate::abi::{
     RepriseError, RepriseEvent, ReprisePort, RepriseQueue, RepriseRegister, RepriseShadow, RepriseSink, RepriseSpec,
     RepriseVtable,
 };
+use crate::describe::{self, Named};
 use crate::device::{ConfigError, Device, DmaData, DmaRange, DmaWrite, Effects, Event, RestoreError, VTime};
 use crate::spec::{Access, Direction, Framing, PluginSpec, Port, ReadPolicy, Register, WritePolicy};
 
@@ -119,6 +120,30 @@ impl<D: Device> Instance<D> {
     fn save(&self) -> Vec<u8> {
         let saved = Saved { kind: D::KIND.to_owned(), outputs: self.outputs.clone(), state: self.device.save() };
         postcard::to_stdvec(&saved).expect("a state that postcard can encode")
+    }
+
+    /// The state and what the device has last stated, by the names that its spec gives.
+    fn describe(&self) -> Result<String, describe::Failed> {
+        #[derive(Serialize)]
+        struct Description<'a, S> {
+            state: S,
+            lines: Named<'a, bool>,
+            shadows: Named<'a, u64>,
+            timers: &'a [Option<VTime>],
+            wants: Named<'a, u64>,
+            queues: Named<'a, &'a VecDeque<u32>>,
+        }
+        let (spec, outputs) = (&self.spec, &self.outputs);
+        let shadows = spec.shadows.iter().map(|s| s.name.as_str()).zip(outputs.shadows.iter().copied());
+        let queues = spec.queues.iter().map(|q| q.name.as_str()).zip(outputs.queues.iter().map(|(held, _)| held));
+        describe::json(&Description {
+            state: self.device.save(),
+            lines: Named(spec.outputs.iter().map(String::as_str).zip(outputs.lines.iter().copied()).collect()),
+            shadows: Named(shadows.collect()),
+            timers: &outputs.timers,
+            wants: Named(spec.ports.iter().map(|p| p.name.as_str()).zip(outputs.wants.iter().copied()).collect()),
+            queues: Named(queues.collect()),
+        })
     }
 
     fn step(&mut self, now: VTime, event: Event<'_>, sink: &mut dyn Sink) {
@@ -507,6 +532,7 @@ impl<D: Device> Table<D> {
         step: Self::step,
         save: Self::save,
         want: Self::want,
+        describe: Some(Self::describe),
     };
 
     const KIND_STATIC: &'static [c_char; 65] = &Self::KIND;
@@ -571,6 +597,18 @@ impl<D: Device> Table<D> {
         let Ok(bytes) = catch_unwind(AssertUnwindSafe(|| instance.save())) else { return 1 };
         // SAFETY: the host's function, with its own context.
         unsafe { (out.write)(out.ctx, bytes.as_ptr(), bytes.len()) };
+        0
+    }
+
+    unsafe extern "C" fn describe(device: *const c_void, out: *const RepriseSink) -> i32 {
+        // SAFETY: the host keeps to the ABI.
+        let (instance, out) = unsafe { (&*device.cast::<Instance<D>>(), &*out) };
+        if instance.dead {
+            return 1;
+        }
+        let Ok(Ok(text)) = catch_unwind(AssertUnwindSafe(|| instance.describe())) else { return 1 };
+        // SAFETY: the host's function, with its own context.
+        unsafe { (out.write)(out.ctx, text.as_ptr(), text.len()) };
         0
     }
 

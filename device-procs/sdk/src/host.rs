@@ -298,9 +298,17 @@ impl Plugin {
         if head[0] != REPRISE_ABI_VERSION {
             return Err(LoadError::AbiVersion { found: head[0], expected: REPRISE_ABI_VERSION });
         }
-        same_size("RepriseVtable", head[1], size_of::<RepriseVtable>())?;
-        // SAFETY: promised by the caller, as version and size are ours.
-        let table = unsafe { table.read_unaligned() };
+        let size = head[1] as usize;
+        if size != std::mem::offset_of!(RepriseVtable, describe) {
+            same_size("RepriseVtable", head[1], size_of::<RepriseVtable>())?;
+        }
+        let mut ours = std::mem::MaybeUninit::<RepriseVtable>::zeroed();
+        // SAFETY: promised by the caller, as the version is ours and the table has `size` bytes: all of it, or all but the last field, which may be
+        // zero (none). The others were written by the plugin.
+        let table = unsafe {
+            ours.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(table.cast::<u8>(), size);
+            ours.assume_init()
+        };
         same_size("RepriseEvent", table.event_size, size_of::<RepriseEvent>())?;
         same_size("RepriseEffects", table.effects_size, size_of::<RepriseEffects>())?;
         same_size("RepriseSpec", table.spec_size, size_of::<RepriseSpec>())?;
@@ -570,6 +578,25 @@ impl Instance {
     /// # Errors
     /// If the device is dead or its state is larger than [`MAX_STATE`].
     pub fn save(&self) -> Result<Vec<u8>, Fault> {
+        self.write_out("saving", self.table.save)
+    }
+
+    /// The device's state as JSON text, for people; none if the plugin does not describe it.
+    ///
+    /// # Errors
+    /// If the device is dead, or what it writes is larger than [`MAX_STATE`] or no UTF-8 text.
+    pub fn describe(&self) -> Result<Option<String>, Fault> {
+        let Some(describe) = self.table.describe else { return Ok(None) };
+        let text = self.write_out("describing the state", describe)?;
+        String::from_utf8(text).map(Some).map_err(|_| Fault("its state's description is no UTF-8 text".into()))
+    }
+
+    /// Calls one of the plugin's functions that write bytes.
+    fn write_out(
+        &self,
+        what: &str,
+        function: unsafe extern "C" fn(*const c_void, *const RepriseSink) -> i32,
+    ) -> Result<Vec<u8>, Fault> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
@@ -583,13 +610,13 @@ impl Instance {
         }
         let mut state = Vec::new();
         let sink = RepriseSink { ctx: (&raw mut state).cast(), write };
-        // SAFETY: a sound vtable; the arguments are valid during the call.
-        let code = unsafe { (self.table.save)(self.raw.as_ptr(), &raw const sink) };
+        // SAFETY: a function of a sound vtable; the arguments are valid during the call.
+        let code = unsafe { function(self.raw.as_ptr(), &raw const sink) };
         if code != 0 {
-            return Err(Fault(format!("saving failed with {code}")));
+            return Err(Fault(format!("{what} failed with {code}")));
         }
         if state.len() > MAX_STATE {
-            return Err(Fault(format!("the state has more than {MAX_STATE} bytes")));
+            return Err(Fault(format!("{what}: the state has more than {MAX_STATE} bytes")));
         }
         Ok(state)
     }

@@ -10,6 +10,7 @@
 //! | [`bus`] | accesses of any size to 32-bit registers |
 //! | [`screen`] | what a display says of its screen, and how its pixels are read |
 //! | [`spec`] | the static description of a device: registers and how they are accessed, pins, ports |
+//! | [`describe`] | a saved state as JSON text, for people |
 //! | [`dma`] | how vectored DMA is laid out in a channel's arena |
 //! | [`abi`] | the C ABI between a plugin and its host, from which the C header is generated |
 //! | [`glue`] | a Rust [`Device`] behind that ABI |
@@ -20,6 +21,7 @@
 pub mod abi;
 pub mod bus;
 pub mod conformance;
+pub mod describe;
 pub mod device;
 pub mod dma;
 pub mod glue;

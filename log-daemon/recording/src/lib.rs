@@ -24,6 +24,7 @@ mod index;
 mod inputs;
 mod manifest;
 mod medium;
+mod pack;
 mod place;
 mod reader;
 mod record;
@@ -41,6 +42,7 @@ pub use manifest::{
     DiskImage, IdRegister, Input, MAX_MANIFEST_BYTES, Manifest, Plugin, Quirks, Stream, StreamKind, Version,
 };
 pub use medium::{DirMedium, Medium};
+pub use pack::{Packed, fuzz_pack, is_packed, pack, unpack};
 pub use place::{latest, recording_name, recordings_root, resolve, set_latest, utc_text};
 pub use reader::{ChunkInfo, Chunks, Recording, Status};
 pub use record::{ChannelRecords, Chunk, End, Entry, Message, Output, Position, Swap, journal, message};
@@ -59,6 +61,15 @@ pub const INDEX_FILE: &str = "index";
 pub const INPUTS_DIR: &str = "inputs";
 /// The folder of the segments.
 pub const SEGMENTS_DIR: &str = "segments";
+
+/// Bytes that the segments of a recording have so far, which may be still being written.
+///
+/// # Errors
+/// The folder can't be read.
+pub fn segment_bytes(dir: &std::path::Path) -> std::io::Result<u64> {
+    let sizes = std::fs::read_dir(dir.join(SEGMENTS_DIR))?.map(|entry| Ok(entry?.metadata()?.len()));
+    sizes.sum()
+}
 
 /// Fuzz entry: decodes `payload` as an uncompressed chunk payload of a recording with two channels, and throws the
 /// result away. It must return for every input, in bounded memory.

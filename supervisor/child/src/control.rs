@@ -44,8 +44,27 @@ pub enum ToChild {
     Exit,
     /// device-proc: stop between two requests, leave everything in the estate, send [`FromChild::Yielded`], and wait for `Resume` or `Exit`.
     Yield,
-    /// device-proc that has yielded: go on as if nothing had been.
+    /// device-proc that has yielded, or cpu-proc that has paused: go on as if nothing had been.
     Resume,
+    /// cpu-proc: stop between two instructions, send [`FromChild::Paused`], and wait for `Resume` or `Stop`.
+    Pause,
+    /// device-proc: send [`FromChild::Described`], with the state as it is between two requests.
+    Describe,
+    /// device-proc: send [`FromChild::Counters`].
+    Count,
+    /// backend-proc of a network: forward what comes in at the socket that comes with this message ([`crate::Peer::send_with`]) to the guest, then send
+    /// [`FromChild::Forwarded`].
+    Forward {
+        /// The socket's protocol.
+        protocol: NetProtocol,
+        /// Where to: an address in the guest's network.
+        to: SocketAddrV4,
+    },
+    /// device-proc with a network: plug or pull its cable.
+    Link {
+        /// Whether it is plugged in.
+        up: bool,
+    },
     /// log-daemon, mode `Record`: a device's plugin takes the place of another. To be said before the new one serves, and the guest goes on when
     /// [`FromChild::SwapNoted`] has come. To be said again to a daemon that takes the place of one that died before it answered.
     Swapped(SwapNote),
@@ -124,6 +143,10 @@ pub enum StopReason {
     ChildDied,
     /// The recording can't go on (a full disk), or the replay has diverged: the daemon said so.
     Log,
+    /// An operator has reset the machine: it ends as at the guest's own reboot.
+    Reset,
+    /// An operator has switched the machine off: it ends as if the guest had done it.
+    Poweroff,
 }
 
 /// What a child is to be.
@@ -237,7 +260,7 @@ pub struct CpuStart {
     pub regs: InitialRegs,
     /// Those of the other cores.
     pub secondary: InitialRegs,
-    /// The segment with journal and script ring; none in mode `Plain`.
+    /// The segment with the status page, journal and script ring; of these only the status page is used in mode `Plain`.
     pub control_segment: Option<String>,
     /// The channels, one for each device, in the order of `machine.devices`.
     pub channels: Vec<CpuChannel>,
@@ -597,6 +620,22 @@ pub enum FromChild {
         /// The next request.
         request: u64,
     },
+    /// cpu-proc: the answer to `Pause`: it is at rest here, between two instructions.
+    Paused {
+        /// Instructions retired.
+        icount: u64,
+        /// Guest time, ns.
+        vtime: u64,
+    },
+    /// device-proc: the answer to `Describe`.
+    Described(Description),
+    /// backend-proc: the answer to `Forward`.
+    Forwarded,
+    /// device-proc: the answer to `Count`.
+    Counters {
+        /// What its backend and its disks have done since the process began, by name.
+        counters: Vec<(String, u64)>,
+    },
     /// device-proc started as [`Way::Standby`]: it has the state, and can serve. Started as [`Way::Successor`]: it serves.
     Took,
     /// backend-proc with a display: the answer to `Screen`.
@@ -706,6 +745,19 @@ pub struct DeviceState {
     pub output_bytes: u64,
     /// BLAKE3 of them.
     pub output_hash: [u8; 32],
+}
+
+/// A device's state, readable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The number of the next request.
+    pub request: u64,
+    /// Bytes of the saved state.
+    pub bytes: u64,
+    /// BLAKE3 of it.
+    pub hash: [u8; 32],
+    /// JSON text; none if the plugin does not describe its state.
+    pub text: Option<String>,
 }
 
 /// The end that a recording holds.

@@ -415,7 +415,14 @@ fn add_sockets(rules: &mut Rules) {
     };
     let kinds = [(libc::SOCK_STREAM, 0), (libc::SOCK_DGRAM, 0), (libc::SOCK_DGRAM, libc::IPPROTO_ICMP)];
     rules.insert(libc::SYS_socket, kinds.map(|(kind, protocol)| socket(kind, protocol)).to_vec());
-    for call in [libc::SYS_connect, libc::SYS_accept4, libc::SYS_getpeername, libc::SYS_shutdown, libc::SYS_sendto] {
+    for call in [
+        libc::SYS_recvmsg,
+        libc::SYS_connect,
+        libc::SYS_accept4,
+        libc::SYS_getpeername,
+        libc::SYS_shutdown,
+        libc::SYS_sendto,
+    ] {
         rules.insert(call, Vec::new());
     }
     let option = |level: i32, name: i32| all(vec![arg(1, Eq, level as u64), arg(2, Eq, name as u64)]);

@@ -3,13 +3,16 @@
 //! A message is postcard bytes. It travels as packets of at most 32 KiB, the first of which begins with the message's length (u32, little-endian):
 //! a socket takes no packet that is larger than its buffer.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, send, sendmsg,
+    socketpair,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::control::{FromChild, PluginInfo, Ready, ToChild};
@@ -85,6 +88,29 @@ impl Peer {
     /// The child is gone, or doesn't read.
     pub fn send(&self, message: &ToChild) -> Result<(), ControlError> {
         send_message(self.fd.as_fd(), message)
+    }
+
+    /// Sends a message with a descriptor, of which the child gets a copy ([`Control::try_receive_with`]). The message must be a small one.
+    ///
+    /// # Errors
+    /// The child is gone, or doesn't read.
+    pub fn send_with(&self, message: &ToChild, fd: BorrowedFd<'_>) -> Result<(), ControlError> {
+        let packet = encode(message)?;
+        if packet.len() > PACKET {
+            return Err(ControlError::TooLarge(packet.len()));
+        }
+        let deadline = Instant::now() + REST;
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let fds = [fd.as_raw_fd()];
+        loop {
+            let (data, control) = ([IoSlice::new(&packet)], [ControlMessage::ScmRights(&fds)]);
+            match sendmsg::<()>(self.fd.as_raw_fd(), &data, &control, flags, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => wait(self.fd.as_fd(), PollFlags::POLLOUT, deadline)?,
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     /// Takes the next message if a whole one is there; never waits.
@@ -182,6 +208,38 @@ impl Control {
         }
     }
 
+    /// Takes the next message if one is there, and the descriptor that came with it ([`Peer::send_with`]). Only for children to which no large messages are sent.
+    ///
+    /// # Errors
+    /// As [`Control::receive`].
+    pub fn try_receive_with(&mut self) -> Result<Option<(ToChild, Option<OwnedFd>)>, ControlError> {
+        let mut buffer = vec![0; PACKET];
+        let mut space = nix::cmsg_space!([RawFd; 1]);
+        let mut data = [IoSliceMut::new(&mut buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let (n, fd) = match recvmsg::<()>(self.fd.as_raw_fd(), &mut data, Some(&mut space), flags) {
+            Ok(message) => {
+                let rights = message.cmsgs()?.find_map(|c| match c {
+                    ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+                    _ => None,
+                });
+                // SAFETY: the kernel has just made it for this process; there is room for one only.
+                (message.bytes, rights.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        if n == 0 {
+            return Err(ControlError::Closed);
+        }
+        match add(&mut None, &buffer[..n])? {
+            Some(bytes) => Ok(Some((decode(&bytes)?, fd))),
+            None => {
+                Err(ControlError::Nonsense("a message in several packets, which this process does not take".into()))
+            }
+        }
+    }
+
     /// Takes the next message if one is there.
     ///
     /// # Errors
@@ -213,13 +271,19 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Instant) -> Result<(), C
     }
 }
 
-fn send_message<M: Serialize>(fd: BorrowedFd<'_>, message: &M) -> Result<(), ControlError> {
+/// A message behind its length.
+fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, ControlError> {
     let mut bytes = postcard::to_extend(message, vec![0; 4]).map_err(|e| ControlError::Nonsense(e.to_string()))?;
     let len = bytes.len() - 4;
     if len > MAX_MESSAGE {
         return Err(ControlError::TooLarge(len));
     }
     bytes[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    Ok(bytes)
+}
+
+fn send_message<M: Serialize>(fd: BorrowedFd<'_>, message: &M) -> Result<(), ControlError> {
+    let bytes = encode(message)?;
     let deadline = Instant::now() + REST;
     for packet in bytes.chunks(PACKET) {
         loop {

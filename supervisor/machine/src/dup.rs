@@ -63,7 +63,7 @@ fn key(source: &Source, frame: &mut Frame, colon: usize) -> Result<(), ConfigErr
         _ => written.strip_prefix("r#").unwrap_or(written).to_owned(),
     };
     if let Some((_, first)) = frame.keys.iter().find(|(k, _)| *k == plain) {
-        let (line, column) = source.line_column(*first);
+        let (line, column) = source.place(*first).unwrap_or((0, 0));
         return Err(source.error(
             start,
             format!("key `{written}` stands here twice"),
@@ -76,7 +76,7 @@ fn key(source: &Source, frame: &mut Frame, colon: usize) -> Result<(), ConfigErr
 }
 
 /// The first byte from `at` that is neither blank nor in a comment, at most `end`.
-fn skip_blank(bytes: &[u8], mut at: usize, end: usize) -> usize {
+pub(crate) fn skip_blank(bytes: &[u8], mut at: usize, end: usize) -> usize {
     while at < end {
         if bytes[at].is_ascii_whitespace() {
             at += 1;
@@ -90,7 +90,7 @@ fn skip_blank(bytes: &[u8], mut at: usize, end: usize) -> usize {
 }
 
 /// If a comment, string or character begins at `at`: where it ends.
-fn skip_token(bytes: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn skip_token(bytes: &[u8], at: usize) -> Option<usize> {
     comment(bytes, at).or_else(|| raw_string(bytes, at)).or_else(|| quoted(bytes, at))
 }
 

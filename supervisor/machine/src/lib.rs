@@ -18,6 +18,7 @@ mod file;
 pub mod lookup;
 mod machine;
 mod resolve;
+mod set;
 mod source;
 
 pub use machine::{
@@ -25,4 +26,5 @@ pub use machine::{
     Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Panel, PanelTiming, Pin, Pins, Psci, Wire, WireTarget,
 };
 pub use resolve::{Overrides, Resolved, Spans, parse_disk, parse_size, resolve};
+pub use set::{Assignment, parse_set};
 pub use source::{ConfigError, Source};

@@ -25,9 +25,14 @@ impl Layout {
         vec![self.bin.join(name), self.bin.join("../libexec/reprise").join(name), self.bin.join("..").join(name)]
     }
 
-    /// Where a plugin may lie, best first. `pl011` is the file `libplugin_pl011.so`.
+    /// What a plugin's file is called: `libplugin_pl011.so`.
+    pub fn plugin_file(name: &str) -> String {
+        format!("libplugin_{}.so", name.replace('-', "_"))
+    }
+
+    /// Where a plugin may lie, best first.
     pub fn plugin(&self, name: &str) -> Vec<PathBuf> {
-        let file = format!("libplugin_{}.so", name.replace('-', "_"));
+        let file = Self::plugin_file(name);
         vec![
             self.bin.join(&file),
             self.bin.join("../lib/reprise/plugins").join(&file),

@@ -43,6 +43,15 @@ pub enum CpuModel {
     CortexA9,
 }
 
+impl std::fmt::Display for CpuModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CortexA15 => "cortex-a15",
+            Self::CortexA9 => "cortex-a9",
+        })
+    }
+}
+
 /// The processor of a [`Machine`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -414,6 +423,8 @@ pub enum Backend {
     Mouse,
     /// The power key, at pin 3 of a GPIO.
     PowerKey,
+    /// A serial line: where it leads, the command line says.
+    Serial,
 }
 
 /// A device's grant of guest memory.

@@ -208,11 +208,13 @@ impl Spans {
 /// What is wrong with it, in words.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let (digits, shift) = match text.char_indices().next_back() {
-        Some((at, 'K' | 'k')) => (&text[..at], 10),
-        Some((at, 'M' | 'm')) => (&text[..at], 20),
-        Some((at, 'G' | 'g')) => (&text[..at], 30),
-        _ => (text, 0),
+    // "512MiB" is a way to write "512M".
+    let short = text.strip_suffix("iB").filter(|t| t.ends_with(['K', 'M', 'G'])).unwrap_or(text);
+    let (digits, shift) = match short.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (&short[..at], 10),
+        Some((at, 'M' | 'm')) => (&short[..at], 20),
+        Some((at, 'G' | 'g')) => (&short[..at], 30),
+        _ => (short, 0),
     };
     let number = match digits.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16),

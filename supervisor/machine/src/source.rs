@@ -32,11 +32,28 @@ pub struct ConfigError {
     pub fix: String,
 }
 
+/// A change of a machine file's text.
+#[derive(Clone, Debug)]
+pub(crate) struct Edit {
+    /// Where it begins.
+    pub(crate) start: usize,
+    /// Bytes that were there.
+    pub(crate) old: usize,
+    /// Bytes that are there now.
+    pub(crate) new: usize,
+    /// The `--set` that it comes from.
+    pub(crate) from: String,
+}
+
 /// A machine file: its path (for messages) and its text.
 #[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
     text: String,
+    /// The text as it is in the file.
+    original: String,
+    /// What was changed, in order.
+    edits: Vec<Edit>,
 }
 
 impl Source {
@@ -57,12 +74,12 @@ impl Source {
             });
         }
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(Self { path, text }),
+            Ok(text) => Ok(Self { path, original: text.clone(), text, edits: Vec::new() }),
             Err(e) => {
                 let good = e.utf8_error().valid_up_to();
                 let bytes = e.into_bytes();
                 let text = String::from_utf8_lossy(&bytes[..good]).into_owned();
-                let source = Self { path, text };
+                let source = Self { path, original: text.clone(), text, edits: Vec::new() };
                 Err(source.error(
                     good,
                     "this is no UTF-8 text",
@@ -84,20 +101,35 @@ impl Source {
 
     /// An error at a byte offset of the text (one past the end counts as the end).
     pub fn error(&self, offset: usize, what: impl Into<String>, fix: impl Into<String>) -> ConfigError {
-        let (line, column) = self.line_column(offset);
-        ConfigError { file: self.path.clone(), line, column, what: what.into(), fix: fix.into() }
+        let (file, (line, column)) = match self.place(offset) {
+            Ok(place) => (self.path.clone(), place),
+            Err(edit) => (format!("--set {}", edit.from).into(), (0, 0)),
+        };
+        ConfigError { file, line, column, what: what.into(), fix: fix.into() }
     }
 
-    /// Line and column, both from 1, the column in characters.
-    pub fn line_column(&self, offset: usize) -> (usize, usize) {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
+    /// Changes the text.
+    pub(crate) fn edit(&mut self, edit: Edit, new: &str) {
+        self.text.replace_range(edit.start..edit.start + edit.old, new);
+        self.edits.push(edit);
+    }
+
+    /// Line and column in the file of what is at an offset of the changed text; or the change that it comes from.
+    pub(crate) fn place(&self, mut offset: usize) -> Result<(usize, usize), &Edit> {
+        for edit in self.edits.iter().rev() {
+            if (edit.start..edit.start + edit.new).contains(&offset) {
+                return Err(edit);
+            }
+            if offset >= edit.start {
+                offset = offset - edit.new + edit.old;
+            }
         }
-        let before = &self.text[..offset];
-        let line = before.matches('\n').count() + 1;
-        let column = before[before.rfind('\n').map_or(0, |n| n + 1)..].chars().count() + 1;
-        (line, column)
+        Ok(line_column(&self.original, offset))
+    }
+
+    /// Line and column in the changed text, both from 1, the column in characters.
+    fn line_column(&self, offset: usize) -> (usize, usize) {
+        line_column(&self.text, offset)
     }
 
     fn offset_of(&self, line: usize, column: usize) -> usize {
@@ -173,6 +205,18 @@ impl Source {
         let found = self.text[base..end].rfind(word).map_or(offset, |at| base + at);
         (found, what, fix)
     }
+}
+
+/// Line and column, both from 1, the column in characters.
+fn line_column(text: &str, offset: usize) -> (usize, usize) {
+    let mut offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    let before = &text[..offset];
+    let line = before.matches('\n').count() + 1;
+    let column = before[before.rfind('\n').map_or(0, |n| n + 1)..].chars().count() + 1;
+    (line, column)
 }
 
 /// How a machine file is read: an optional value may be written without `Some`, and `linux(append: ...)` without a second pair of brackets.

@@ -55,6 +55,17 @@ fn linux() -> Overrides {
 }
 
 #[test]
+fn a_size_has_a_unit() {
+    let sizes = [("1", 1), ("4K", 4 << 10), ("512MiB", 512 << 20), ("1GiB", 1 << 30), ("0x10M", 16 << 20)];
+    for (text, bytes) in sizes {
+        assert_eq!(reprise_machine::parse_size(text), Ok(bytes), "{text}");
+    }
+    for text in ["1iB", "1B", "GiB", "1TiB", ""] {
+        assert!(reprise_machine::parse_size(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn vexpress_is_the_board_that_its_device_tree_describes() {
     let machine = open("vexpress.ron", &linux()).machine;
     assert_eq!(machine.memory.size, 512 << 20);

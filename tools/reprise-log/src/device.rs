@@ -114,11 +114,13 @@ fn open_disk(
     read_only: bool,
 ) -> Result<(DiskFiles, Vec<(i32, bool)>)> {
     let stored = r.input_path(&d.hash);
-    let path = given.unwrap_or(if d.stored { &stored } else { Path::new(&d.name) });
+    // A packed recording has it although the manifest does not say so.
+    let stored_there = d.stored || stored.is_file();
+    let path = given.unwrap_or(if stored_there { &stored } else { Path::new(&d.name) });
     let open = || -> Result<(DiskFile, DiskFormat)> {
         let file = File::open(path).with_context(|| format!("the disk image {}", path.display()))?;
         let file = DiskFile::new(file.into(), path.display().to_string());
-        let raw = (given.is_none() && d.stored).then_some(DiskFormat::Raw);
+        let raw = (given.is_none() && stored_there).then_some(DiskFormat::Raw);
         let format = detect(&file, raw)?;
         if look(&file, format, false)?.1.is_some() {
             bail!(

@@ -6,12 +6,13 @@ mod check;
 mod device;
 mod dump;
 mod info;
+mod pack;
 mod show;
 mod stat;
 mod survey;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use reprise_recording::{Error, Recording, resolve};
 use std::{
     io::{self, BufWriter, Write},
@@ -39,6 +40,13 @@ enum What {
     Stat(Which),
     /// Run one device's plugin alone on what was recorded for it, and show the first difference to what it did then
     ReplayDevice(device::DeviceArgs),
+    /// Make one file of a recording that needs nothing else, its disks included: to send away, and to replay as it is
+    Pack(pack::PackArgs),
+    /// Make a directory of a packed recording, and check every byte
+    Unpack(pack::UnpackArgs),
+    /// Make manual pages or completions
+    #[command(hide = true)]
+    Generate(reprise_manual::Generate),
 }
 
 /// Which recording, and how to show it.
@@ -108,6 +116,12 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Result<bool> {
         What::Stat(w) => stat::run(&open(w)?, w.json, out),
         What::Verify(w) => check::run(&resolve(w.dir.as_deref())?, w.json, out),
         What::ReplayDevice(d) => device::run(&Recording::open(&resolve(Some(&d.dir))?)?, d, out),
+        What::Generate(generate) => {
+            generate.run(Cli::command())?;
+            Ok(true)
+        }
+        What::Pack(p) => pack::run(p, out),
+        What::Unpack(u) => pack::unpack_run(u, out),
         What::Dump(d) => dump::run(&open(&d.which)?, d, out),
     }
 }

@@ -21,6 +21,54 @@ pub fn build() -> Result<()> {
     Ok(())
 }
 
+/// The same of the programs that a user calls.
+///
+/// # Errors
+/// The build fails.
+pub fn build_programs() -> Result<()> {
+    let packages = BIN.iter().flat_map(|name| ["-p", name]);
+    let status = cargo().args(["build", "--release"]).args(packages).status().context("starting cargo")?;
+    ensure!(status.success(), "the build failed");
+    Ok(())
+}
+
+/// What the programs say of themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manual {
+    /// Manual pages.
+    Pages,
+    /// Completions for shells.
+    Completions,
+}
+
+impl Manual {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pages => "man",
+            Self::Completions => "completions",
+        }
+    }
+
+    /// Where they are made unless the user says otherwise.
+    pub fn default_dir(self) -> PathBuf {
+        paths::target_dir().join(self.name())
+    }
+
+    /// Lets each program make its own in `dir`.
+    ///
+    /// # Errors
+    /// One was not built, or `dir` can't be written.
+    pub fn make(self, dir: &Path) -> Result<()> {
+        for program in BIN {
+            let path = paths::release_dir().join(program);
+            let status = Command::new(&path).args(["generate", self.name()]).arg(dir).status();
+            let status = status.with_context(|| format!("starting {}; was it built?", path.display()))?;
+            ensure!(status.success(), "{program} could not make its {}", self.name());
+        }
+        Ok(())
+    }
+}
+
 /// A cargo command in the workspace's root.
 pub fn cargo() -> Command {
     let mut c = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -28,7 +76,8 @@ pub fn cargo() -> Command {
     c
 }
 
-/// Copies what was built to `prefix`: `bin`, `libexec/reprise`, `lib/reprise/plugins` and `share/reprise/configs`.
+/// Copies what was built to `prefix`: `bin`, `libexec/reprise`, `lib/reprise/plugins`, `share/reprise/configs`, and where manual pages and completions
+/// are looked for.
 ///
 /// # Errors
 /// Something was not built, or `prefix` can't be written.
@@ -43,7 +92,23 @@ pub fn install(prefix: &Path) -> Result<()> {
         let name = plugin.file_name().expect("plugins have names").to_owned();
         place(&plugin, &prefix.join("lib/reprise/plugins").join(name))?;
     }
-    copy_tree(&paths::root().join("configs"), &prefix.join("share/reprise/configs"))
+    copy_tree(&paths::root().join("configs"), &prefix.join("share/reprise/configs"))?;
+    install_manuals(&prefix.join("share"))
+}
+
+fn install_manuals(share: &Path) -> Result<()> {
+    let made = tempfile::tempdir().context("a temporary folder")?;
+    Manual::Pages.make(made.path())?;
+    copy_tree(made.path(), &share.join("man/man1"))?;
+    let made = tempfile::tempdir().context("a temporary folder")?;
+    Manual::Completions.make(made.path())?;
+    for name in BIN {
+        place(&made.path().join(format!("{name}.bash")), &share.join("bash-completion/completions").join(name))?;
+        place(&made.path().join(format!("_{name}")), &share.join("zsh/site-functions").join(format!("_{name}")))?;
+        let fish = format!("{name}.fish");
+        place(&made.path().join(&fish), &share.join("fish/vendor_completions.d").join(&fish))?;
+    }
+    Ok(())
 }
 
 /// Builds, and installs into a folder of the target directory; returns that prefix. Tests, demo and benchmarks run from there.

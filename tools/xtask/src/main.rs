@@ -22,6 +22,18 @@ enum Command {
         #[arg(long)]
         prefix: Option<PathBuf>,
     },
+    /// Make the manual pages.
+    Man {
+        /// Folder to make them in [default: target/man].
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Make the completions for bash, zsh and fish.
+    Completions {
+        /// Folder to make them in [default: target/completions].
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Boot Linux, type into its console, record it, replay it, and print the verdict.
     Demo,
     /// Run every check and test; ends with a count.
@@ -85,6 +97,15 @@ enum Command {
     Hello,
 }
 
+/// Builds the programs, and lets them make their manual pages or completions.
+fn made(what: install::Manual, out: Option<PathBuf>) -> Result<()> {
+    let dir = out.unwrap_or_else(|| what.default_dir());
+    install::build_programs()?;
+    what.make(&dir)?;
+    println!("made in {}", dir.display());
+    Ok(())
+}
+
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Build => install::build(),
@@ -100,6 +121,8 @@ fn main() -> Result<()> {
             println!("installed in {}; the programs are in {}", prefix.display(), prefix.join("bin").display());
             Ok(())
         }
+        Command::Man { out } => made(install::Manual::Pages, out),
+        Command::Completions { out } => made(install::Manual::Completions, out),
         Command::Demo => demo::demo(),
         Command::Test { slow } => suite::test(slow),
         Command::Oracle { cases, seed, engine } => suite::oracle_run(cases, seed, &engine),
