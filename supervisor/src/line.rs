@@ -92,11 +92,17 @@ pub(crate) fn assign(machine: &mut Machine, args: &[SerialArg]) -> Result<(), Fa
     Ok(())
 }
 
-/// The lines of all devices, in the machine's order.
+/// The lines of all devices, in the machine's order. A file begins empty with the machine's first start, and goes on after a reset.
 ///
 /// # Errors
 /// A socket, pipe or file that can't be opened.
-pub(crate) fn open_all(machine: &Machine, args: &[SerialArg]) -> Result<Vec<Option<Line>>, Failure> {
+pub(crate) fn open_all(machine: &Machine, args: &[SerialArg], first: bool) -> Result<Vec<Option<Line>>, Failure> {
+    for (arg, path) in args.iter().filter_map(|a| if let Outside::File(p) = &a.to { Some((a, p)) } else { None }) {
+        if first && path.is_file() {
+            let emptied = OpenOptions::new().write(true).truncate(true).open(path);
+            emptied.map_err(|e| Failure::usage(format!("--serial {}=...: {}: {e}", arg.device, path.display())))?;
+        }
+    }
     let line = |d: &reprise_machine::Device| {
         let to = args.iter().find(|a| a.device == d.name).map_or(&Outside::Null, |a| &a.to);
         let failed = |e: io::Error| Failure::usage(format!("--serial {}=...: {e}", d.name));
@@ -174,7 +180,8 @@ impl End {
                 Self::Pipe { input: fifo(&with(".in"))?, output: fifo(&with(".out"))? }
             }
             Outside::File(path) => {
-                Self::File(File::create(path).map_err(at(path, "give a file that this user can write"))?)
+                let file = OpenOptions::new().append(true).create(true).open(path);
+                Self::File(file.map_err(at(path, "give a file that this user can write"))?)
             }
         })
     }

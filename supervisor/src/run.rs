@@ -103,7 +103,7 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
     let nets = net::open_all(&machine, &args.net)?;
     let listener = args.display.listen().map_err(Failure::usage)?;
-    let lines = line::open_all(&machine, &args.serial)?;
+    let lines = line::open_all(&machine, &args.serial, n == 1)?;
     let (mode, log) = match &args.record {
         None => (Mode::Plain, Log::None),
         Some(dir) => {
