@@ -3,7 +3,7 @@
 
 use nix::sys::signal::Signal;
 use reprise_tests::process::{children, signal, wait_for};
-use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit, slow};
+use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit, guest, slow};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -205,4 +205,30 @@ fn keys_and_the_mouse_arrive() {
     }
     // A viewer of a replay looks on; nothing else is to be seen here, as a replay is soon over.
     assert!(!socket.exists(), "the socket goes with its machine");
+}
+
+#[test]
+fn the_power_key_of_the_virt_board_arrives() {
+    let rig = Rig::new();
+    let mut c = rig.supervisor();
+    c.args(["--config", "machines/virt.ron", "--clock", "warp", "--kernel"]).arg(&guest().kernel);
+    c.arg("--initrd").arg(&guest().initrd).args(["--append", "console=ttyAMA0 quiet mods=evdev"]);
+    let recording = rig.path("virt");
+    let report = rig.path("virt.json");
+    c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+    let console = Console::start(&mut c, false).expect("start");
+    let mut machine = Machine { rig: &rig, console, recording, report };
+    machine.console.expect("GUEST READY", LONG_GUARD).expect("it boots");
+    machine.console.expect("# ", LONG_GUARD).expect("a prompt");
+    listen(&mut machine, "gpio-keys", "POWER");
+    vmctl(&rig, &["send-key", "power"]);
+    machine.console.expect(&evdev(1, 116, 1), GUARD).expect("the key is down");
+    machine.console.expect(&evdev(1, 116, 0), GUARD).expect("the key is up");
+    // This board has no other keys, and no screen.
+    for args in [["send-key", "a"], ["screendump", "x.png"]] {
+        assert!(!rig.output(rig.program("vmctl").args(args)).status.success(), "{args:?}");
+    }
+    let run = machine.end();
+    rig.replay(&run.recording, &["--jitter", "3"]).exact(&run);
+    rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
 }

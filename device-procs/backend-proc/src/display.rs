@@ -28,6 +28,12 @@ const MAX_VIEWERS: usize = 8;
 /// Between two looks at a picture that changes, and at one that does not.
 const SOON: Duration = Duration::from_millis(33);
 const LATER: Duration = Duration::from_millis(132);
+/// The screen that viewers see: the first one that shows something.
+fn watched(screens: &mut [View]) -> Option<&mut View> {
+    let on = screens.iter().position(View::is_on).unwrap_or(0);
+    screens.get_mut(on)
+}
+
 /// Bytes that are read from a viewer at once.
 const PIECE: usize = 4096;
 
@@ -194,7 +200,7 @@ impl Server {
         }
         self.next_viewer += 1;
         let memory = &self.memory;
-        let Some(view) = self.screens.first_mut() else { return };
+        let Some(view) = watched(&mut self.screens) else { return };
         let picture = view.look(|at, buffer| memory.read(at, buffer));
         let session = Session::new(&self.title, picture.width, picture.height());
         self.viewers
@@ -256,7 +262,7 @@ impl Server {
             return;
         }
         let memory = &self.memory;
-        let Some(view) = self.screens.first_mut() else { return };
+        let Some(view) = watched(&mut self.screens) else { return };
         let picture = view.look(|at, buffer| memory.read(at, buffer));
         let mut any = false;
         for viewer in self.viewers.values_mut().filter(|v| !v.blocked) {

@@ -77,6 +77,12 @@ impl View {
         }
     }
 
+    /// Whether the screen shows anything.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.screen.mode.off
+    }
+
     /// The picture as it is now. `read` fills a buffer with guest memory from an address on, and says how much of it is memory.
     pub fn look(&mut self, read: impl FnOnce(u64, &mut [u8]) -> usize) -> &Picture {
         let mode = self.screen.mode;

@@ -10,7 +10,7 @@
 //!
 //! A screen that was never described is off and has no size.
 
-use crate::device::Effects;
+use crate::device::{Effects, VTime};
 
 /// Most pixels of a line, and lines.
 pub const MAX_SIDE: u16 = 4096;
@@ -58,7 +58,7 @@ pub struct Mode {
     pub pitch: u32,
     /// Guest physical address of the first line.
     pub base: u64,
-    /// Bits of a pixel: 1, 2, 4 and 8 are indices of the palette; 16, 24 and 32 have the colours in them.
+    /// Bits of a pixel: 1, 2, 4, 8, 16, 24 or 32. One of up to 8 is an index of the palette, unless `rgb` says where its colours are.
     pub bits: u8,
     /// Nothing is shown.
     pub off: bool,
@@ -122,13 +122,61 @@ impl Mode {
     /// Whether pixels are indices of the palette.
     #[must_use]
     pub fn is_indexed(&self) -> bool {
-        self.bits <= 8
+        self.bits <= 8 && self.rgb.iter().all(|f| f.bits == 0)
     }
 
     /// Bytes of a line that hold its pixels, in whole words.
     #[must_use]
     pub fn line_bytes(&self) -> usize {
         (usize::from(self.width) * usize::from(self.bits)).div_ceil(32) * 4
+    }
+}
+
+/// How frames go by: lines of a vertical synchronisation, a back porch, the picture and a front porch, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// How long a line takes, in ns; not 0.
+    pub line_ns: u64,
+    /// Lines of the synchronisation, with which a frame begins.
+    pub sync: u64,
+    /// Lines of the back porch.
+    pub back: u64,
+    /// Lines of the picture; not 0.
+    pub active: u64,
+    /// Lines of the front porch.
+    pub front: u64,
+}
+
+impl Frame {
+    fn lines(&self) -> u64 {
+        self.sync + self.back + self.active + self.front
+    }
+
+    /// When in a frame the picture ends, in ns.
+    #[must_use]
+    pub fn picture_end(&self) -> u64 {
+        (self.sync + self.back + self.active) * self.line_ns
+    }
+
+    /// The first instant after `after` that lies `at` ns behind a frame's beginning, if frames began at `began`. The very first beginning is no
+    /// event: nothing was shown before.
+    #[must_use]
+    pub fn next(&self, began: VTime, at: u64, after: VTime) -> VTime {
+        let length = self.lines() * self.line_ns;
+        let first = if at == 0 { length } else { at };
+        let past = after.since(began);
+        if past < first {
+            return began.after(first);
+        }
+        began.after(first.saturating_add(((past - first) / length + 1).saturating_mul(length)))
+    }
+
+    /// The line of the picture that is shown `ns` after a frame's beginning; the first one outside of it.
+    #[must_use]
+    pub fn line(&self, ns: u64) -> u32 {
+        let line = ns / self.line_ns % self.lines();
+        let first = self.sync + self.back;
+        if (first..first + self.active).contains(&line) { (line - first) as u32 } else { 0 }
     }
 }
 
@@ -261,9 +309,9 @@ impl Screen {
     }
 
     fn colour(&self, pixel: u32) -> [u8; 3] {
-        match self.mode.bits {
-            ..=8 => self.palette[pixel as usize],
-            _ => self.mode.rgb.map(|f| f.of(pixel)),
+        match self.mode.is_indexed() {
+            true => self.palette[pixel as usize],
+            false => self.mode.rgb.map(|f| f.of(pixel)),
         }
     }
 }
@@ -298,6 +346,9 @@ mod tests {
         let rgb = [16, 8, 0].map(|shift| Field { shift, bits: 8 });
         let mode = Mode { bits: 32, rgb, width: 1, ..mode };
         assert_eq!(line(&screen(mode), &[3, 2, 1, 9]), [[1, 2, 3]]);
+        let rgb = [(5, 3), (2, 3), (0, 2)].map(|(shift, bits)| Field { shift, bits });
+        let mode8 = Mode { bits: 8, rgb, width: 2, ..mode };
+        assert_eq!(line(&screen(mode8), &[0xe0, 0x1f, 0, 0]), [[255, 0, 0], [0, 255, 255]]);
         let mode = Mode { bits: 24, width: 2, ..mode };
         assert_eq!(
             (mode.line_bytes(), line(&screen(mode), &[3, 2, 1, 6, 5, 4, 0, 0])),

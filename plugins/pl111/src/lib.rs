@@ -14,11 +14,10 @@ mod frame;
 mod spec;
 mod state;
 
-use reprise_device::screen::{self, Field, Mode};
+use reprise_device::screen::{self, Field, Frame, Mode};
 use reprise_device::{ConfigError, Device, Effects, Event, RestoreError, VTime, bus, export_device};
 use serde::Deserialize;
 
-use frame::Frame;
 use spec::{BASE_MASK, BYPASS, CURSOR_MASKS, TIMING0_MASK, TIMING2_MASK, TIMING3_MASK};
 use spec::{control, int, output, port, reg, shadow, timer};
 pub use state::{Cursor, State, StateV1};
@@ -225,7 +224,7 @@ impl Pl111 {
     /// How frames go by; none while the controller is off.
     fn frame(&self) -> Option<Frame> {
         let divided = self.s.timing[2] & BYPASS == 0;
-        let frame = || Frame::new(&self.s.timing, self.cfg.clock_hz, divided);
+        let frame = || frame::of(&self.s.timing, self.cfg.clock_hz, divided);
         (self.s.control & control::ENABLE != 0).then(frame)
     }
 
@@ -239,7 +238,7 @@ impl Pl111 {
         let Some(frame) = self.frame() else { return self.s.ris };
         let come = |at: u64| frame.next(self.s.began, at, self.s.seen) <= now;
         let bit = |set: bool, bit: u8| u8::from(set) * bit;
-        self.s.ris | bit(come(0), int::LNBU) | bit(come(frame.compare_ns(self.compare())), int::VCOMP)
+        self.s.ris | bit(come(0), int::LNBU) | bit(come(frame::compare_ns(&frame, self.compare())), int::VCOMP)
     }
 
     /// Takes note of what has happened until now.
@@ -253,7 +252,7 @@ impl Pl111 {
         let wanted = self.s.imsc & !self.raw(now);
         let next = |at| frame.next(self.s.began, at, now);
         let base = (wanted & int::LNBU != 0).then(|| next(0));
-        let compare = (wanted & int::VCOMP != 0).then(|| next(frame.compare_ns(self.compare())));
+        let compare = (wanted & int::VCOMP != 0).then(|| next(frame::compare_ns(&frame, self.compare())));
         base.into_iter().chain(compare).min()
     }
 

@@ -445,7 +445,7 @@ pub enum BackendRole {
 pub struct DisplayStart {
     /// Where viewers connect, a listening socket that never blocks; none = it only takes pictures.
     pub listener: Option<Fd>,
-    /// The screens as their devices have described them (`reprise_device::screen`). Viewers see the first one.
+    /// The screens as their devices have described them (`reprise_device::screen`). Viewers see the first one that shows something.
     pub screens: Vec<Vec<u8>>,
     /// Guest memory: a descriptor that can only be read.
     pub ram: Fd,

@@ -90,6 +90,7 @@ fn vexpress_is_the_board_that_its_device_tree_describes() {
     assert_eq!(spi("rtc"), (0x1c17_0000, Some(4)));
     assert_eq!((spi("aaci"), spi("i2c-pcie")), ((0x1c04_0000, Some(11)), (0x1c03_0000, None)));
     assert_eq!((spi("keyboard"), spi("mouse")), ((0x1c06_0000, Some(12)), (0x1c07_0000, Some(13))));
+    assert_eq!((spi("clcd"), spi("hdlcd")), ((0x1c1f_0000, Some(14)), (0x2b00_0000, Some(85))));
     assert_eq!(spi("blk0"), (0x1c13_0000, Some(42)), "which no device tree names");
     assert_eq!((spi("tile-watchdog"), spi("dma")), ((0x2b06_0000, Some(98)), (0x7ffb_0000, Some(92))));
     assert_eq!(machine.clock.mode, ClockMode::Warp);
@@ -122,6 +123,7 @@ fn vexpress_a9_is_the_board_that_its_device_tree_describes() {
         ("rtc", 0x1001_7000, Some(4)),
         ("mb-clcd", 0x1001_f000, Some(14)),
         ("clcd", 0x1002_0000, Some(44)),
+        ("tile-timer", 0x100e_4000, Some(48)),
         ("tile-watchdog", 0x100e_5000, Some(51)),
     ];
     assert_eq!(machine.devices.len(), devices.len());
