@@ -12,9 +12,23 @@ use std::path::Path;
 use std::process::Command;
 use xtask::console::Console;
 
-/// `vmctl` of a machine of this rig; its answer, whatever it is.
+/// The uuid of this rig's machine: this user may have others.
+fn machine(rig: &Rig) -> String {
+    let sockets = fs::read_dir(rig.path("run/reprise")).into_iter().flatten().flatten();
+    let mut uuids = sockets.filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".sock")?.to_owned()));
+    uuids.next().unwrap_or_else(|| "none".into())
+}
+
+/// `vmctl` of this rig's machine.
+fn program(rig: &Rig, args: &[&str]) -> Command {
+    let mut c = rig.program("vmctl");
+    c.arg("--machine").arg(machine(rig)).args(args);
+    c
+}
+
+/// Its answer, whatever it is.
 fn vmctl(rig: &Rig, args: &[&str]) -> Value {
-    let out = rig.output(rig.program("vmctl").arg("--json").args(args));
+    let out = rig.output(program(rig, args).arg("--json"));
     serde_json::from_slice(&out.stdout)
         .unwrap_or_else(|e| panic!("vmctl {args:?}: {e}: {}", String::from_utf8_lossy(&out.stderr)))
 }
@@ -194,7 +208,7 @@ fn a_device_s_state_is_readable() {
     let second = answered(&rig, &["device-state", "uart0"], "device-state");
     assert_ne!(second["request"], first["request"], "it has served since");
     assert!(fails(&rig, &["device-state", "uart9"]).contains("no device \"uart9\""));
-    let text = rig.output(rig.program("vmctl").args(["device-state", "sysreg"])).stdout;
+    let text = rig.output(&mut program(&rig, &["device-state", "sysreg"])).stdout;
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(text.contains("sysreg: vexpress-sysreg") && text.contains("  state:"), "{text}");
     console.send("q").expect("typed");
@@ -223,15 +237,18 @@ fn status_and_top_tell_what_goes_on() {
         let top = vmctl(&rig, &["top", "--interval", "0.1"]);
         assert_eq!(top["machine"], "hello");
         assert_eq!(device(&top, "uart0")["total"].as_u64(), Some(sent), "nothing was typed");
-        let once = rig.output(rig.program("vmctl").args(["top", "--once", "--interval", "0.1"])).stdout;
+        let once = rig.output(&mut program(&rig, &["top", "--once", "--interval", "0.1"])).stdout;
         let once = String::from_utf8_lossy(&once).into_owned();
         assert!(once.contains("MIPS") && once.contains("requests/s") && once.contains("uart0"), "{once}");
-        let list = rig.output(rig.program("vmctl").arg("list")).stdout;
-        assert!(String::from_utf8_lossy(&list).contains(status["uuid"].as_str().expect("text")));
+        let listed = || {
+            let list = rig.output(rig.program("vmctl").arg("list")).stdout;
+            String::from_utf8_lossy(&list).contains(status["uuid"].as_str().expect("text"))
+        };
+        assert!(listed());
         console.send("q").expect("typed");
         console.wait(GUARD).expect("it ends");
+        assert!(!listed(), "it is gone");
     }
-    assert!(rig.output(rig.program("vmctl").arg("list")).stdout.is_empty(), "no machine is left");
 }
 
 #[test]
@@ -406,6 +423,18 @@ fn serial_lines_lead_out() {
     let run = end(&rig, "serial", console).ended(exit::OK);
     assert_eq!(fs::read_to_string(&file).expect("written"), "file 0\nfile 1\n");
     assert!(!socket.exists());
+    replays(&rig, &run);
+    // A machine whose only console leads elsewhere.
+    let (name, file) = ("elsewhere", rig.path("elsewhere.txt"));
+    let mut c = rig.hello();
+    c.arg("--serial").arg(format!("uart0=file:{}", file.display()));
+    let console = start(&rig, name, c);
+    wait_for(&file);
+    while !fs::read_to_string(&file).expect("readable").contains("READY") {
+        std::thread::yield_now();
+    }
+    answered(&rig, &["poweroff"], "done");
+    let run = end(&rig, name, console).ended(exit::OK);
     replays(&rig, &run);
     let refused = |arg: &str| {
         let out = rig.output(rig.hello().args(["--serial", arg]));
