@@ -120,7 +120,12 @@ fn the_kernel_draws_and_replays_show_the_same() {
 #[test]
 fn the_other_board_has_its_display_on_the_tile() {
     let rig = Rig::new();
-    let mut machine = Machine::start(&rig, rig.linux_a9("vt.global_cursor_default=0"), "a9", "headless");
+    let mut machine = Machine::start(
+        &rig,
+        rig.linux_a9(&format!("{} vt.global_cursor_default=0", xtask::demo::APPEND)),
+        "a9",
+        "headless",
+    );
     machine.run(DRAW, "DRAWN");
     let file = rig.path("drawn.png");
     vmctl(&rig, &["screendump", file.to_str().expect("text")]);
