@@ -122,6 +122,8 @@ pub fn board<P: Port>(
     board.l2 = l2.map(|l2| L2c310::new(L2Config { way_size: l2.way_size as u32, ways: l2.ways }));
     board.pmu_spi = machine.cpu.pmu_spi;
     board.pmu_ppi = machine.cpu.pmu_ppi.map(|n| 16 + n);
+    let on_bus = |at: u64| machine.bus.iter().any(|b| at >= b.at && at - b.at < b.size);
+    board.sockets = machine.devices.iter().map(|d| on_bus(d.at)).collect();
     board.words = machine.bus.iter().filter(|b| !b.words.is_empty()).map(words).collect();
     let grants: Vec<_> = machine.devices.iter().map(|d| d.dma.ranges(&machine.memory)).collect();
     board.dma = grants.iter().any(|g| !g.is_empty()).then_some(DmaAccess { ram: *ram, grants });

@@ -1,6 +1,8 @@
 //! The machine round the core: address map, GIC, devices, lines between them. The engines' [`Bus`].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use reprise_arm::bus::{After, At, Bus, BusFault, GuestRam, RamWrite};
 use reprise_arm::gic::Gic;
@@ -186,6 +188,13 @@ pub struct Board<P> {
     map: Vec<Region>,
     wires: Vec<Connection>,
     queued: VecDeque<FollowUp>,
+    /// For each device, whether the bus answers at its addresses once it is gone: reads give zero, writes are lost. Else an access is an external
+    /// abort.
+    pub sockets: Vec<bool>,
+    /// How many devices are about to be gone: their channels want looking at.
+    pub doomed: Arc<AtomicU32>,
+    /// What the user is to know of devices.
+    pub notes: Vec<String>,
     /// RAM, where some device may use it.
     pub dma: Option<DmaAccess>,
     /// What devices wrote to RAM since the engine asked last.
@@ -233,6 +242,9 @@ impl<P: Port> Board<P> {
             map,
             wires,
             queued: VecDeque::new(),
+            sockets: Vec::new(),
+            doomed: Arc::default(),
+            notes: Vec::new(),
             dma: None,
             dma_writes: Vec::new(),
             power: None,
@@ -270,7 +282,13 @@ impl<P: Port> Board<P> {
     fn find(&self, pa: u64) -> Option<Region> {
         let i = self.map.partition_point(|r| r.start <= pa);
         let r = *self.map.get(i.checked_sub(1)?)?;
-        (pa - r.start < r.size).then_some(r)
+        match r.target {
+            _ if pa - r.start >= r.size => None,
+            Target::Device(d) if self.links[d].is_gone() => {
+                self.sockets.get(d).is_some_and(|bus| *bus).then_some(Region { target: Target::Zero, ..r })
+            }
+            _ => Some(r),
+        }
     }
 
     /// Sets the line of core `n`'s performance monitors, if they are connected.
@@ -330,6 +348,9 @@ impl<P: Port> Board<P> {
     }
 
     fn request_one(&mut self, device: usize, vtime: u64, request: Request<'_>) -> Result<Option<u64>, PortError> {
+        if self.links[device].is_gone() {
+            return Ok(None);
+        }
         self.focus(device);
         self.tell_popped(device, vtime)?;
         self.ask(device, vtime, request)
@@ -339,7 +360,8 @@ impl<P: Port> Board<P> {
     #[inline]
     fn tell_popped(&mut self, device: usize, vtime: u64) -> Result<(), PortError> {
         if self.links[device].has_popped() {
-            while let Some((queue, count)) = self.links[device].take_popped() {
+            while let Some((queue, count)) = self.links[device].take_popped().filter(|_| !self.links[device].is_gone())
+            {
                 self.ask(device, vtime, Request::Popped { queue, count })?;
             }
         }
@@ -358,6 +380,10 @@ impl<P: Port> Board<P> {
                     return Ok(v);
                 }
                 Some((c, _)) => self.carry_on(device, c)?,
+            }
+            if self.links[device].is_gone() {
+                // An answer may come, and stays where it is.
+                return Ok(None);
             }
         }
     }
@@ -379,8 +405,17 @@ impl<P: Port> Board<P> {
     /// A transfer that the device may not make.
     pub fn carry_on(&mut self, device: usize, c: Consumed) -> Result<(), PortError> {
         match c {
+            Consumed::Gone => {
+                // Those that are still to come stand in the others' channels.
+                let _ = self.doomed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+                self.unplug(device);
+            }
+            Consumed::Broken(what) => self.expel(device, &what),
             Consumed::Line(pin, level) => self.drive(device, pin, level),
-            Consumed::Dma(tag, data) => self.transfer(device, tag, &data)?,
+            Consumed::Dma(tag, data) => match self.transfer(device, tag, &data) {
+                Err(PortError::Bad { what, .. }) => self.expel(device, &what),
+                other => other?,
+            },
             Consumed::Deadline => {
                 self.deadline_changed = true;
                 self.find_nearest();
@@ -388,6 +423,28 @@ impl<P: Port> Board<P> {
             Consumed::Shadow | Consumed::Answer(_) => {}
         }
         Ok(())
+    }
+
+    /// A device is gone: its lines are low, its timers never fire, nothing reaches it, and its addresses are as where there is nothing.
+    fn unplug(&mut self, device: usize) {
+        if self.links[device].is_gone() {
+            return;
+        }
+        self.links[device].bury();
+        let high = |w: &&Connection| w.device == device && w.level;
+        let pins: Vec<u32> = self.wires.iter().filter(high).map(|w| w.pin).collect();
+        for pin in pins {
+            self.drive(device, pin, false);
+        }
+        self.deadline_changed = true;
+        self.find_nearest();
+    }
+
+    /// The same for a device that is not to be trusted any more. What it did is part of every replay, so this is too.
+    fn expel(&mut self, device: usize, what: &str) {
+        let name = &self.links[device].name;
+        self.notes.push(format!("{name}: {what}. The guest finds nothing in its place from now on"));
+        self.unplug(device);
     }
 
     /// Makes a transfer between a device and RAM, all of it at this position.
@@ -567,6 +624,9 @@ impl<P: Port> Board<P> {
 
     /// Consumes everything that request `seq` and those before it caused, before a shadow that it may have changed is read.
     fn settle(&mut self, device: usize, seq: u64, vtime: u64) -> Result<(), PortError> {
+        if self.links[device].is_gone() {
+            return Ok(());
+        }
         self.links[device].port.wait_passed(seq)?;
         while let Some((c, _)) = self.take_effect(device, seq)? {
             self.carry_on(device, c)?;
@@ -597,6 +657,9 @@ impl<P: Port> Board<P> {
                     self.tell_popped(device, vtime)?;
                     self.deliver_queued(vtime)?;
                 }
+                if self.links[device].is_gone() {
+                    return Ok(0);
+                }
                 let (value, wait_for) = self.links[device].shadow(i);
                 let Some(seq) = wait_for else { return Ok(value) };
                 self.settle(device, seq, vtime)?;
@@ -618,6 +681,9 @@ impl<P: Port> Board<P> {
                 if self.links[device].has_popped() {
                     self.tell_popped(device, vtime)?;
                     self.deliver_queued(vtime)?;
+                    if self.links[device].is_gone() {
+                        return Ok(());
+                    }
                 }
                 self.traffic += 1;
                 self.links[device].send(vtime, Request::Write { offset, size, value, posted: true }, mask).map(drop)

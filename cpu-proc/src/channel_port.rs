@@ -80,6 +80,7 @@ fn incoming(m: &EventMsg<'_>) -> Incoming {
             None => return Incoming::Fault("values of a queue that are not whole words".into()),
         },
         Event::QueueClear { queue } => Effect::QueueClear { queue },
+        Event::Gone => Effect::Gone,
     };
     Incoming::Effect { cause: m.cause, effect, check: m.checksum() }
 }

@@ -28,6 +28,10 @@ pub enum Consumed {
     Dma(u32, Vec<u8>),
     /// A reply's value; an acknowledgement has none.
     Answer(Option<u64>),
+    /// The device is gone.
+    Gone,
+    /// The device has done what no sound one does: what that was.
+    Broken(String),
 }
 
 /// A device at the other end of a channel.
@@ -57,6 +61,8 @@ pub struct Link<P> {
     pub has_backend: bool,
     offers: VecDeque<(u64, Vec<u8>)>,
     offered: usize,
+    /// The device is gone: it gets no requests, and what it says is passed over.
+    gone: bool,
 }
 
 /// What cpu-proc holds of a queue.
@@ -166,7 +172,30 @@ impl<P: Port> Link<P> {
             has_backend,
             offers: VecDeque::new(),
             offered: 0,
+            gone: false,
         }
+    }
+
+    /// Whether the device is gone.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The device is gone: nothing of it is left here.
+    pub fn bury(&mut self) {
+        self.gone = true;
+        self.timers.clear();
+        self.shadows.fill(0);
+        self.barrier.fill(NONE);
+        for queue in &mut self.queues {
+            queue.values.clear();
+            queue.taken = 0;
+        }
+        self.popped = false;
+        self.outstanding = None;
+        self.offers.clear();
+        self.offered = 0;
     }
 
     /// Gives the link queues of these depths.
@@ -228,7 +257,7 @@ impl<P: Port> Link<P> {
     /// Whether messages may arrive that no request of ours is waiting for.
     #[inline]
     pub fn must_poll(&self) -> bool {
-        self.outstanding.is_some() || self.has_backend
+        (self.outstanding.is_some() || self.has_backend) && !self.gone
     }
 
     /// Sends a request and keeps the books. A posted write that may change shadows raises their barriers.
@@ -248,17 +277,18 @@ impl<P: Port> Link<P> {
     }
 
     /// Applies one effect to this link's own state.
-    fn apply(&mut self, cause: u64, effect: Effect, check: u64) -> Result<Consumed, PortError> {
-        if cause >= self.requests {
-            return Err(self.bad(format!("an effect names request {cause}, but only {} were sent", self.requests)));
-        }
+    fn apply(&mut self, cause: u64, effect: Effect, check: u64) -> Consumed {
         self.effects += 1;
         self.hash = fold(self.hash, check);
-        Ok(match effect {
+        if cause >= self.requests && effect != Effect::Gone {
+            return Consumed::Broken(format!("an effect names request {cause}, but only {} were sent", self.requests));
+        }
+        match effect {
+            Effect::Gone => Consumed::Gone,
             Effect::Line { pin, level } => Consumed::Line(pin, level),
             Effect::Publish { shadow, value } => {
                 let Some(slot) = self.shadows.get_mut(shadow as usize) else {
-                    return Err(self.bad(format!("it publishes shadow {shadow}, which its spec does not have")));
+                    return Consumed::Broken(format!("it publishes shadow {shadow}, which its spec does not have"));
                 };
                 *slot = value;
                 Consumed::Shadow
@@ -266,7 +296,7 @@ impl<P: Port> Link<P> {
             Effect::Arm { id, vtime } => {
                 self.take_timer(id);
                 if self.timers.len() >= 64 {
-                    return Err(self.bad("it armed more than 64 timers".into()));
+                    return Consumed::Broken("it armed more than 64 timers".into());
                 }
                 self.timers.push((id, vtime));
                 Consumed::Deadline
@@ -278,25 +308,24 @@ impl<P: Port> Link<P> {
             Effect::Dma { tag, data } => Consumed::Dma(tag, data),
             Effect::Queue { queue, values } => {
                 let Some(q) = self.queues.get_mut(queue as usize) else {
-                    return Err(self.bad(format!("it fills queue {queue}, which its spec does not have")));
+                    return Consumed::Broken(format!("it fills queue {queue}, which its spec does not have"));
                 };
                 if q.values.len() + values.len() > q.depth {
-                    let depth = q.depth;
-                    return Err(self.bad(format!("it fills queue {queue} with more than {depth} values")));
+                    return Consumed::Broken(format!("it fills queue {queue} with more than {} values", q.depth));
                 }
                 q.values.extend(values);
                 Consumed::Shadow
             }
             Effect::QueueClear { queue } => {
                 let Some(q) = self.queues.get_mut(queue as usize) else {
-                    return Err(self.bad(format!("it clears queue {queue}, which its spec does not have")));
+                    return Consumed::Broken(format!("it clears queue {queue}, which its spec does not have"));
                 };
                 q.values.clear();
                 Consumed::Shadow
             }
             Effect::Reply { value } => Consumed::Answer(Some(value)),
             Effect::Ack => Consumed::Answer(None),
-        })
+        }
     }
 
     /// Takes the next effect whose cause is at most `max_cause`, if it is there. Offers and side messages in front of it are dealt with.
@@ -306,8 +335,9 @@ impl<P: Port> Link<P> {
             match self.port.next_if(&mut accept)? {
                 None => return Ok(None),
                 Some(Incoming::Effect { cause, effect, check }) => {
-                    return Ok(Some((self.apply(cause, effect, check)?, check)));
+                    return Ok(Some((self.apply(cause, effect, check), check)));
                 }
+                Some(Incoming::Offer { .. }) if self.gone => {}
                 Some(Incoming::Offer { port, data }) => {
                     self.offered += data.len();
                     if self.offered > MAX_OFFERED {

@@ -87,7 +87,9 @@ impl Machine {
         let ram = Ram::of(fd, m.memory.base, m.memory.size)?;
         load(&ram, &start)?;
         let cores = assemble::cores(m, &start.regs, &start.secondary)?;
-        let timeout = Duration::from_millis(u64::from(m.limits.reply_timeout_ms));
+        // While the machine lives, the supervisor puts down what does not answer, and another answers.
+        let grace = if start.common.mode.is_replay() { Duration::ZERO } else { Duration::from_secs(60) };
+        let timeout = Duration::from_millis(u64::from(m.limits.reply_timeout_ms)) + grace;
         let mut devices = Vec::new();
         for c in &start.channels {
             let port = CpuPort::attach(&c.segment).with_context(|| format!("attaching channel {:?}", c.name))?;
@@ -154,6 +156,7 @@ impl Machine {
             _ => RunMode::Plain,
         };
         let mut outside = Outside::new(Arc::clone(signals), control.try_clone()?, status);
+        self.board.doomed = Arc::clone(&signals.doomed);
         let ram = *self.ram.view();
         let mut finished = None;
         let (result, pos) = {
@@ -175,6 +178,7 @@ impl Machine {
             (result.map(drop), runner.position())
         };
         outside.note(&self.cores)?;
+        outside.pass_on(&mut self.board.notes)?;
         if let Some(f) = finished {
             let figures = self.figures();
             return self.judged(CpuFinished { figures, ..f }, control);

@@ -1,7 +1,7 @@
 //! The outside world of the run loop: the control socket, the status page, and sleep.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,6 +12,7 @@ use reprise_child::control::{FromChild, StopReason, ToChild};
 
 use crate::board::Board;
 use crate::channel_port::ChannelPort;
+use crate::link::Link;
 use crate::runner::{Host, Order};
 
 /// What the status page says while the machine runs, and while it is paused.
@@ -37,6 +38,8 @@ pub struct Signals {
     pub pause: AtomicBool,
     /// The process is to exit.
     pub exit: AtomicBool,
+    /// How many devices are about to be gone ([`Board::doomed`]).
+    pub doomed: Arc<AtomicU32>,
     /// Rings at each change.
     pub bell: Doorbell,
 }
@@ -60,6 +63,11 @@ pub fn listen(mut control: Control) -> Result<Arc<Signals>> {
             Ok(ToChild::Pause) => (&shared.pause, true),
             Ok(ToChild::Resume) => (&shared.pause, false),
             Ok(ToChild::Exit) => (&shared.exit, true),
+            Ok(ToChild::Doomed) => {
+                shared.doomed.fetch_add(1, Ordering::SeqCst);
+                shared.bell.ring();
+                continue;
+            }
             Ok(other) => {
                 tracing::warn!("the supervisor said {other:?}, which is not for the CPU process");
                 continue;
@@ -132,6 +140,14 @@ impl Outside {
 }
 
 impl Outside {
+    /// Says what the user is to know of devices.
+    pub fn pass_on(&mut self, notes: &mut Vec<String>) -> Result<()> {
+        for text in notes.drain(..) {
+            self.control.send(&FromChild::Note { text })?;
+        }
+        Ok(())
+    }
+
     fn show(&mut self, cores: &Cores, vtime: u64, phase: u64) {
         self.beats += 1;
         if let Some(s) = &self.status {
@@ -142,6 +158,10 @@ impl Outside {
 }
 
 impl Host<ChannelPort> for Outside {
+    fn tell(&mut self, notes: &mut Vec<String>) -> Result<()> {
+        self.pass_on(notes)
+    }
+
     fn look(&mut self, cores: &Cores, vtime: u64) -> Result<Order> {
         self.show(cores, vtime, PHASE_RUNNING);
         self.note(cores)?;
@@ -159,8 +179,10 @@ impl Host<ChannelPort> for Outside {
     }
 
     fn sleep(&mut self, board: &Board<ChannelPort>, limit: Option<Duration>) -> Result<()> {
+        let all = board.doomed.load(Ordering::Relaxed) > 0;
+        let wanted = |l: &&Link<ChannelPort>| (l.has_backend || all) && !l.is_gone();
         let interests: Vec<Interest<'_>> =
-            board.links.iter().filter(|l| l.has_backend).map(|l| l.port.channel().on_event()).collect();
+            board.links.iter().filter(wanted).map(|l| l.port.channel().on_event()).collect();
         let abort = Abort::default().or_rung(&self.signals.bell);
         let abort = match limit {
             Some(t) => abort.or_after(t),

@@ -58,6 +58,8 @@ pub enum Effect {
         /// Index of the queue.
         queue: u32,
     },
+    /// The device is gone for good.
+    Gone,
 }
 
 /// One message from a device.

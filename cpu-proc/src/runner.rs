@@ -5,6 +5,7 @@
 //! script. Nothing else may differ between the two.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -79,6 +80,12 @@ pub trait Host<P> {
 
     /// Says that the guest rests here, and waits until it is to go on or to end.
     fn pause(&mut self, _cores: &Cores, _vtime: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Tells the user something of devices.
+    fn tell(&mut self, notes: &mut Vec<String>) -> Result<()> {
+        notes.clear();
         Ok(())
     }
 
@@ -388,6 +395,9 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             if let Flow::End(reason) = self.look()? {
                 return Ok(Flow::End(reason));
             }
+            if !self.board.notes.is_empty() {
+                self.host.tell(&mut self.board.notes)?;
+            }
             self.throttle()?;
         }
         self.anchor_and_progress()?;
@@ -506,8 +516,9 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     /// Looks at every channel that may have something, consumes it here and journals it.
     fn poll(&mut self) -> Result<()> {
         self.expecting = false;
+        let all = self.board.doomed.load(Ordering::Relaxed) > 0;
         for d in 0..self.board.links.len() {
-            if self.board.links[d].must_poll() {
+            if self.board.links[d].must_poll() || all && !self.board.links[d].is_gone() {
                 while self.consume_one(d)? {}
                 self.admit(d)?;
                 self.expecting |= self.board.links[d].outstanding.is_some();

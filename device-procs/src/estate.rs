@@ -42,6 +42,8 @@ const STATE_LEN: usize = 2;
 const LOG_LEN: usize = 4;
 /// Two: the requests in them.
 const LOG_COUNT: usize = 6;
+/// The first request that finds no device, plus one; 0: the device is there.
+const GONE_AT: usize = 26;
 /// The event for which there is an intent, or all ones.
 const INTENT: usize = 8;
 /// [`Counts`] as they are, and as they will be behind that event.
@@ -67,6 +69,10 @@ pub(crate) struct Counts {
     pub(crate) logged: u64,
     /// Bytes of input that were read from the backend and not offered yet.
     pub(crate) input: u64,
+    /// Number of the last request that was answered, plus one.
+    pub(crate) answered: u64,
+    /// It was said that the device is gone: 1, else 0.
+    pub(crate) gone: u64,
 }
 
 /// The memory.
@@ -151,12 +157,12 @@ impl Estate {
     }
 
     fn load_counts(&self, at: usize) -> Counts {
-        let [effects, offered, logged, input] = [0, 1, 2, 3].map(|i| self.get(at + i));
-        Counts { effects, offered, logged, input }
+        let [effects, offered, logged, input, answered, gone] = [0, 1, 2, 3, 4, 5].map(|i| self.get(at + i));
+        Counts { effects, offered, logged, input, answered, gone }
     }
 
     fn store_counts(&self, at: usize, c: Counts) {
-        for (i, value) in [c.effects, c.offered, c.logged, c.input].into_iter().enumerate() {
+        for (i, value) in [c.effects, c.offered, c.logged, c.input, c.answered, c.gone].into_iter().enumerate() {
             self.word(at + i).store(value, Ordering::Relaxed);
         }
     }
@@ -224,6 +230,15 @@ impl Estate {
         self.set(LOG_COUNT + parity, self.get(LOG_COUNT + parity) + 1);
         self.set(LOG_LEN + parity, (used + 64 + padded) as u64);
         self.set(LOGGED_REQUESTS, slot.seq + 1);
+    }
+
+    /// The first request that finds no device.
+    pub(crate) fn gone_at(&self) -> Option<u64> {
+        self.get(GONE_AT).checked_sub(1)
+    }
+
+    pub(crate) fn set_gone_at(&self, request: u64) {
+        self.set(GONE_AT, request + 1);
     }
 
     /// A checkpoint is due.
@@ -329,7 +344,7 @@ mod tests {
         let fd = memory();
         let mut first = Estate::map(&fd).unwrap();
         first.begin();
-        let then = Counts { effects: 1, offered: 0, logged: 7, input: 0 };
+        let then = Counts { effects: 1, logged: 7, ..Counts::default() };
         first.intend(5, then);
         let mut killed_before = Estate::map(&fd).unwrap();
         killed_before.take_over(5).unwrap();

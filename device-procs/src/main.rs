@@ -10,6 +10,7 @@
 //! ([`reprise_channel::SpinPolicy::device`]).
 
 mod estate;
+mod gone;
 mod media;
 mod output;
 mod serve;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use reprise_backends::{Backend, Null, Packets, Random, Rtc, Stream};
 use reprise_channel::{DevicePort, Role, jitter};
-use reprise_child::control::{BackendStart, DeviceStart, Fd, PluginInfo, Start, Way};
+use reprise_child::control::{BackendStart, DeviceStart, Fd, PluginInfo, PluginSwap, Start, Way};
 use reprise_child::sandbox::{self, Stage};
 use reprise_child::{Child, ConfigFault, PluginFault};
 use reprise_device::ConfigError;
@@ -33,6 +34,7 @@ use reprise_device::host::{Instance, MakeError, Plugin};
 use reprise_storage::DiskFiles;
 
 use crate::estate::Estate;
+use crate::gone::Gone;
 use crate::media::Media;
 use crate::serve::{Parts, Plugins, Server};
 use crate::watch::Watcher;
@@ -63,7 +65,7 @@ fn body(child: Child) -> anyhow::Result<()> {
         jitter::enable(seed);
     }
     let mut port = DevicePort::attach(&start.segment, Role::Device).with_context(|| format!("{name}: its channel"))?;
-    if start.way == Way::Standby {
+    if matches!(start.way, Way::Standby | Way::Gone { .. }) {
         port.stand_by();
     }
     let backend = backend_of(&start.backend).with_context(|| format!("{name}: its backend"))?;
@@ -72,9 +74,16 @@ fn body(child: Child) -> anyhow::Result<()> {
     let watcher = Watcher::start(child.control.raw(), backend.input_fd(), backend.output_fd())
         .with_context(|| format!("{name}: the thread that waits for input"))?;
     sandbox::enter(Stage::Attached, &child.policy())?;
+    if start.way == (Way::Gone { plugin: false }) {
+        sandbox::enter(Stage::Loaded, &child.policy())?;
+        child.control.ready(Vec::new(), None)?;
+        let estate = estate.context("a device that is gone has left an estate")?;
+        return Gone::bare(port, estate, child.control, watcher)?.run();
+    }
     let plugin = load(&start, start.plugin, &start.plugin_file)?;
     // The next one last.
-    let later = start.swaps.iter().rev().map(|s| Ok((s.request, load(&start, s.plugin, &s.plugin_file)?)));
+    let swapped = |s: &PluginSwap| s.plugin.map(|fd| load(&start, fd, &s.plugin_file)).transpose();
+    let later = start.swaps.iter().rev().map(|s| Ok((s.request, swapped(s)?)));
     let later = later.collect::<anyhow::Result<Vec<_>>>()?;
     sandbox::enter(Stage::Loaded, &child.policy())?;
     if start.way == Way::Fresh {

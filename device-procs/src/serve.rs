@@ -13,6 +13,7 @@ use reprise_device::{Event, VTime, dma};
 use serde::{Deserialize, Serialize};
 
 use crate::estate::{Counts, Estate, MAX_INPUT};
+use crate::gone::Gone;
 use crate::media::Media;
 use crate::output::StreamHash;
 
@@ -38,6 +39,8 @@ const LAST_MESSAGES: Duration = Duration::from_secs(1);
 enum Stop {
     /// The supervisor said so.
     Exit,
+    /// The device is gone from this request on.
+    Gone(u64),
     /// Something is wrong.
     Error(anyhow::Error),
 }
@@ -111,8 +114,8 @@ enum Emit {
 pub(crate) struct Plugins {
     /// The one that serves.
     pub(crate) plugin: Plugin,
-    /// Those to come, the next one last, each with the first request that it serves.
-    pub(crate) later: Vec<(u64, Plugin)>,
+    /// Those to come, the next one last, each with the first request that it serves. None: from that request on the device is gone.
+    pub(crate) later: Vec<(u64, Option<Plugin>)>,
     /// The device's configuration.
     pub(crate) config: String,
 }
@@ -245,6 +248,7 @@ impl Server {
     pub(crate) fn run(mut self, way: Way) -> anyhow::Result<()> {
         match self.serve(way) {
             Ok(()) | Err(Stop::Exit) => Ok(()),
+            Err(Stop::Gone(from)) => self.leave(from),
             Err(Stop::Error(e)) => match e.downcast::<Fault>() {
                 Ok(fault) => self.die(&fault),
                 Err(e) => Err(e),
@@ -253,7 +257,7 @@ impl Server {
     }
 
     fn serve(&mut self, way: Way) -> Result<(), Stop> {
-        if way != Way::Successor {
+        if matches!(way, Way::Fresh | Way::Standby) {
             self.await_go()?;
         }
         match way {
@@ -266,6 +270,10 @@ impl Server {
                 self.succeed()?;
                 self.control.send(&FromChild::Took)?;
             }
+            Way::Gone { .. } => {
+                self.succeed()?;
+                return Err(Stop::Gone(self.last_rites()?));
+            }
             Way::Standby => {
                 self.succeed()?;
                 self.control.send(&FromChild::Took)?;
@@ -276,6 +284,11 @@ impl Server {
         self.watch.want(CONTROL);
         while !self.over {
             self.attend()?;
+            let next = self.port.requests_taken();
+            if !self.plugins.later.is_empty() && self.is_gone_at(next) {
+                self.flush()?;
+                return Err(Stop::Gone(next));
+            }
             if self.save {
                 self.answer_save()?;
             } else if self.make_way {
@@ -340,7 +353,9 @@ impl Server {
         }
         // Last, as it changes what the one that yielded would go on with.
         self.disks.recover(generation)?;
-        let done = self.port.requests_taken();
+        // One that stood in for a device that is gone may have taken more.
+        let gone = self.estate.as_ref().and_then(Estate::gone_at).unwrap_or(u64::MAX);
+        let done = self.port.requests_taken().min(gone);
         for (slot, arena) in requests.iter().filter(|(slot, _)| slot.seq < done) {
             let request = Request::parse(slot, arena).map_err(|p| anyhow::anyhow!("a logged request: {p}"))?;
             let what = What::of(&request, slot.seq, &mut self.data);
@@ -358,10 +373,43 @@ impl Server {
 
     /// The next plugin, of a replay, serves from now on; the caller gives it the state.
     fn next_plugin(&mut self) -> Result<(), Stop> {
-        let (_, plugin) = self.plugins.later.pop().ok_or_else(|| anyhow::anyhow!("a plugin is missing"))?;
+        let next = self.plugins.later.pop().and_then(|(_, plugin)| plugin);
+        let plugin = next.ok_or_else(|| anyhow::anyhow!("a plugin is missing"))?;
         self.plugins.plugin = plugin;
         self.swaps += 1;
         Ok(())
+    }
+
+    /// The device can't come back. If something of the request under way is out already, the rest of it follows; gives the first request that finds no device.
+    fn last_rites(&mut self) -> Result<u64, Stop> {
+        let request = self.port.requests_taken();
+        if let Some(gone) = self.estate.as_ref().and_then(Estate::gone_at) {
+            return Ok(gone);
+        }
+        self.flush()?;
+        if self.counts.effects > self.made || self.counts.logged > self.output.bytes {
+            let Some(taken) = Self::copy(self.port.try_request()?, &mut self.estate, &mut self.data) else {
+                return Err(anyhow::anyhow!("the estate has effects of a request that is not there").into());
+            };
+            self.request(taken)?;
+            self.flush()?;
+            return Ok(request + 1);
+        }
+        Ok(request)
+    }
+
+    /// Leaves what is left to do to the stand-in.
+    fn leave(mut self, from: u64) -> anyhow::Result<()> {
+        self.backend.flush();
+        self.note_written();
+        let output = (self.output.bytes, self.output.hash.finish());
+        let Self { port, estate, control, watch, counts, save, replaceable, .. } = self;
+        Gone { port, estate: estate.filter(|_| replaceable), control, watch, counts, from, output, save }.run()
+    }
+
+    /// In a replay: the device is gone from the next request on.
+    fn is_gone_at(&self, request: u64) -> bool {
+        self.plugins.later.last().is_some_and(|(from, plugin)| plugin.is_none() && *from <= request)
     }
 
     /// Saves everything that a successor needs, and forgets what it need not repeat.
@@ -479,7 +527,7 @@ impl Server {
                 }
             }
             if let Some(answer) = answer {
-                self.effect(taken.seq, &answer)?;
+                self.answer(taken.seq, &answer)?;
             }
         }
         self.effects = effects;
@@ -500,11 +548,23 @@ impl Server {
         self.emit(cause, message, Counts { effects: number + 1, ..self.counts })
     }
 
+    /// The answer to a request, likewise.
+    #[inline]
+    fn answer(&mut self, request: u64, message: &Message<'_>) -> Result<(), Stop> {
+        let number = self.made;
+        self.made += 1;
+        if number < self.counts.effects {
+            return Ok(());
+        }
+        self.emit(request, message, Counts { effects: number + 1, answered: request + 1, ..self.counts })
+    }
+
     /// Lets the device take its step; gives the answer to the request, if it gets one.
     fn run_device(&mut self, taken: Taken) -> Result<Option<Message<'static>>, Stop> {
         let Self { device, disks, data, effects, out, out_port, may_offer, packets, .. } = self;
         let is_packet = |port: u32| *packets >> port & 1 == 1;
         effects.clear();
+        let before = out.len();
         let mut answer = match taken.what {
             What::Plain(_, true) => None,
             _ => Some(Message::Ack),
@@ -531,6 +591,11 @@ impl Server {
             Effect::HostOut { port, data } => elsewhere.push((port, data.to_vec())),
             Effect::HostWant { .. } => *may_offer = true,
         });
+        if result.is_err() {
+            // It has not happened.
+            self.out.truncate(before);
+            result?;
+        }
         for (port, bytes) in elsewhere {
             self.flush()?;
             self.out_port = port;
@@ -539,7 +604,6 @@ impl Server {
                 self.flush()?;
             }
         }
-        result?;
         Ok(answer)
     }
 

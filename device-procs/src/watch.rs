@@ -28,7 +28,7 @@ struct Shared {
 }
 
 /// The main thread's handle.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Watcher(Arc<Shared>);
 
 impl Watcher {

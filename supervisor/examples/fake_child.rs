@@ -54,7 +54,7 @@ fn wait_go(child: &mut Child, what: &str) -> anyhow::Result<()> {
 
 fn act(what: &str) -> anyhow::Result<()> {
     match what {
-        "abort" => std::process::abort(),
+        "abort" | "mortal" => std::process::abort(),
         "exit" => std::process::exit(3),
         "open" => drop(File::open("/etc/passwd")),
         "panic" => panic!("told to"),
@@ -150,6 +150,11 @@ fn device(mut child: Child, start: &DeviceStart) -> anyhow::Result<()> {
     let spec = PluginSpec::new(&start.kind, "1", 0x1000).outputs(&["irq"]);
     let info = PluginInfo { abi: 1, kind: start.kind.clone(), version: "1".into() };
     child.control.ready(spec.to_bytes(), Some(info))?;
+    if matches!(start.way, Way::Gone { .. }) {
+        act(if what == "mortal" { "abort" } else { "" })?;
+        child.control.send(&FromChild::Yielded { request: 1 })?;
+        return stand_in(child);
+    }
     // A successor goes on at once.
     if start.way == Way::Successor {
         act(&what)?
@@ -177,6 +182,20 @@ fn device(mut child: Child, start: &DeviceStart) -> anyhow::Result<()> {
     }
 }
 
+/// In the place of a device that is gone.
+fn stand_in(mut child: Child) -> anyhow::Result<()> {
+    loop {
+        match child.control.receive()? {
+            ToChild::Save => {
+                let state = DeviceState { state: Vec::new(), output_bytes: 0, output_hash: [0; 32] };
+                child.control.send(&FromChild::State(state))?;
+            }
+            message if left(&message) => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
 fn log(mut child: Child, start: &LogStart) -> anyhow::Result<()> {
     let what = orders("log");
     sandbox(&child)?;
@@ -189,6 +208,10 @@ fn log(mut child: Child, start: &LogStart) -> anyhow::Result<()> {
     }
     loop {
         match child.control.receive()? {
+            ToChild::Swapped(swap) => {
+                let (channel, request) = (swap.channel, swap.request);
+                child.control.send(&FromChild::SwapNoted { channel, request })?;
+            }
             ToChild::Finish(totals) => child.control.send(&FromChild::LogFinished(finish(start, dir, &totals)?))?,
             message if left(&message) => return Ok(()),
             _ => {}

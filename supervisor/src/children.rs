@@ -97,6 +97,46 @@ const KILL_TIME: Duration = Duration::from_secs(5);
 /// The most descriptors that a child inherits besides the control socket.
 const MAX_INHERITED: usize = 80;
 
+/// What a process is doing, by its main thread's word (proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It runs, or would.
+    Running,
+    /// It waits for something that will come by itself, such as a disk.
+    Waiting,
+    /// It sleeps until something happens.
+    Sleeping,
+    /// A signal or a debugger holds it.
+    Stopped,
+}
+
+/// What a process is doing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Activity {
+    pub(crate) state: State,
+    /// CPU time of all its threads.
+    pub(crate) cpu: Duration,
+}
+
+impl Activity {
+    fn parse(stat: &str) -> Option<Self> {
+        // The name before may hold anything.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = match fields.next()? {
+            "R" => State::Running,
+            "S" | "I" => State::Sleeping,
+            "T" | "t" => State::Stopped,
+            _ => State::Waiting,
+        };
+        // Fields 14 and 15, counted from the number; these begin with field 3.
+        let ticks: u64 = [fields.nth(10)?, fields.next()?].iter().filter_map(|t| t.parse::<u64>().ok()).sum();
+        Some(Self { state, cpu: Duration::from_millis(ticks * 1000 / TICKS) })
+    }
+}
+
+/// USER_HZ, in which Linux gives CPU time.
+const TICKS: u64 = 100;
+
 /// A running child.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -178,6 +218,12 @@ impl Running {
         let socket = (!self.closed).then(|| self.peer.as_fd());
         let process = self.exit.is_none().then(|| self.pidfd.as_fd());
         socket.into_iter().chain(process)
+    }
+
+    /// What it is doing, unless it is gone.
+    pub(crate) fn activity(&self) -> Option<Activity> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        Activity::parse(&stat)
     }
 
     /// How it ended, if it did.

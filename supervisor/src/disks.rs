@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use reprise_child::control::{DiskImage, DiskJournal, DiskMode, DiskStart, Mode};
 use reprise_machine::{Disk, DiskFormat, Machine, Spans};
@@ -82,6 +82,14 @@ pub(crate) fn open_all(
 }
 
 impl OpenDisk {
+    /// The machine has not begun, and a process that had this disk is dead: what it noted is forgotten.
+    pub(crate) fn forget(&self) -> io::Result<()> {
+        let Some((journal, _)) = &self.journal else { return Ok(()) };
+        let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let size = nix::sys::stat::fstat(journal)?.st_size;
+        Ok(fallocate(journal, mode, 0, size)?)
+    }
+
     fn open(device: &str, disk: &mut Disk, replay: bool, slots: Option<u32>) -> Result<Self, Fault> {
         let mode = match (disk.readonly, disk.snapshot || replay) {
             (true, _) => DiskMode::ReadOnly,

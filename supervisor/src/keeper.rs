@@ -73,7 +73,7 @@ impl Keeper {
     }
 
     /// How much all daemons together have taken.
-    fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         let mut word = [0; 8];
         let Some(fd) = &self.staging else { return 0 };
         match nix::sys::uio::pread(fd, &mut word, STAGING_PROGRESS as i64) {

@@ -278,6 +278,11 @@ impl Net {
 }
 
 impl Link {
+    /// The network's end, if a process plays it.
+    pub(crate) fn network(&self) -> Option<BorrowedFd<'_>> {
+        self.network.as_ref().map(AsFd::as_fd)
+    }
+
     /// The device's end.
     pub(crate) fn device(&self) -> BorrowedFd<'_> {
         self.device.as_fd()

@@ -173,6 +173,10 @@ impl Session<'_> {
         if !self.setup.mode.has_devices() {
             return Err("this is a replay without devices: the log stands in for them".into());
         }
+        if self.is_gone(device) {
+            let name = &self.setup.machine.devices[device].name;
+            return Err(format!("{name} is gone: its process could not come back. End the machine and start it"));
+        }
         self.questions.of_device = Some((device, question.clone()));
         self.send(Role::Device(device), question);
         let answered = self.wait_until(ANSWER_TIME, done);
@@ -371,6 +375,7 @@ impl Session<'_> {
             size: d.size,
             backend: format!("{:?}", d.backend).to_lowercase(),
             pid: self.pid(Role::Device(i)),
+            gone: self.is_gone(i),
             restarts: self.deaths.get(&Role::Device(i)).map_or(0, |d| d.revived),
             sent,
             completed,

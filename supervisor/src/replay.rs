@@ -111,7 +111,11 @@ fn swaps(recording: &Recording, machine: &Machine) -> Result<Vec<Swaps>, Failure
                 "{dir}: it swaps a plugin of a device that its machine does not have"
             )));
         };
-        let plugin = PluginFile::new(swap.name.clone(), recording.read_input(&swap.input())?)?;
+        // Without a plugin the device is gone from there on.
+        let plugin = match swap.hash == [0; 32] {
+            true => None,
+            false => Some(PluginFile::new(swap.name.clone(), recording.read_input(&swap.input())?)?),
+        };
         list.push((swap.request, plugin));
     }
     Ok(all)

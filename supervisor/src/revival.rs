@@ -1,11 +1,14 @@
 //! Devices that come back: a process that was killed gets a successor, and a plugin is replaced under the running guest.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use reprise_child::control::{Blame, ESTATE_BYTES, SwapNote, ToChild, Way};
+use anyhow::Context;
+use reprise_child::control::{Blame, ESTATE_BYTES, Mode, SwapNote, ToChild, Way};
 use reprise_device::spec::PluginSpec;
+use reprise_machine::Restart;
 use reprise_recording::store_input;
 
 use super::{Log, Role, Session};
@@ -13,9 +16,12 @@ use crate::failure::Failure;
 use crate::images;
 use crate::outcome::Recovery;
 use crate::plugins::PluginFile;
+use crate::terminal::say;
 
 /// Deaths in a row, without anything done between, after which a process has no more successors.
 const HOPELESS: u32 = 5;
+/// The same for one that came to no end with a request.
+const ENDLESS: u32 = 1;
 /// The pause before the second attempt in a row; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(10);
 /// A network's or display's process that lived for so long was of use.
@@ -58,6 +64,45 @@ pub(super) struct Deaths {
     due: Option<Instant>,
     /// Since when nobody plays the role.
     missed: Option<Instant>,
+    /// The last deaths, as many as a limit counts.
+    times: VecDeque<Instant>,
+    /// The last one came to no end with a request.
+    pub(super) endless: bool,
+    /// The device can't come back.
+    grave: Option<Grave>,
+}
+
+impl Deaths {
+    /// Counts a death; whether there may be a successor yet.
+    fn allowed(&mut self, policy: Restart) -> bool {
+        if self.grave.is_some() {
+            return true;
+        }
+        match policy {
+            Restart::Always => true,
+            Restart::Never => false,
+            Restart::Limit(n, seconds) => {
+                let now = Instant::now();
+                self.times.push_back(now);
+                let window = Duration::from_secs(seconds.into());
+                while self.times.front().is_some_and(|t| now.duration_since(*t) > window) {
+                    self.times.pop_front();
+                }
+                self.times.len() as u64 <= u64::from(n)
+            }
+        }
+    }
+}
+
+/// What is known of what stands in for a device that can't come back.
+#[derive(Debug, Default)]
+struct Grave {
+    /// It does without the plugin.
+    bare: bool,
+    /// It has said from which request on.
+    ready: bool,
+    /// It was told to go.
+    serves: bool,
 }
 
 /// How a plugin was replaced.
@@ -120,16 +165,35 @@ impl Session<'_> {
             return false;
         }
         let done = match role {
-            Role::Device(device) => Some(self.channels[device].progress().1),
+            Role::Device(device) => Some(self.channels[device].progress()),
             _ => None,
         };
+        let policy = match role {
+            Role::Device(device) => self.setup.machine.devices[device].restart,
+            _ => Restart::Always,
+        };
         let deaths = self.deaths.entry(role).or_default();
+        if !deaths.allowed(policy) {
+            return false;
+        }
+        let mut stood_in = false;
+        if let Some(grave) = &mut deaths.grave {
+            // What breaks with the plugin may do without.
+            grave.bare |= !grave.ready;
+            stood_in = std::mem::take(&mut grave.ready) && deaths.began.is_some_and(|b| b.elapsed() >= USEFUL);
+            grave.serves = false;
+        }
         let useful = match done {
-            Some(completed) => completed > std::mem::replace(&mut deaths.completed, completed),
+            // With nothing to do it has lived in vain only if it never got to serve.
+            Some((sent, completed)) => {
+                completed > std::mem::replace(&mut deaths.completed, completed)
+                    || sent == completed && deaths.missed.is_none()
+            }
             None => deaths.began.is_some_and(|began| began.elapsed() >= USEFUL),
         };
-        deaths.in_vain = if useful { 1 } else { deaths.in_vain + 1 };
-        if deaths.in_vain > HOPELESS {
+        deaths.in_vain = if useful || stood_in { 1 } else { deaths.in_vain + 1 };
+        // One that ran for ever will do so again, and each time takes long.
+        if deaths.in_vain > if std::mem::take(&mut deaths.endless) { ENDLESS } else { HOPELESS } {
             return false;
         }
         let pause = if deaths.in_vain > 1 { PAUSE * (1 << (deaths.in_vain - 2)) } else { Duration::ZERO };
@@ -173,7 +237,14 @@ impl Session<'_> {
         // Before the machine runs there is nothing to go on with.
         let way = if self.running { Way::Successor } else { Way::Fresh };
         let new = match role {
-            Role::Device(device) => self.launch_device(device, way)?,
+            Role::Device(device) => {
+                if let Some(disk) = self.setup.disks[device].as_ref().filter(|_| way == Way::Fresh) {
+                    disk.forget().context("the disk's journal")?;
+                }
+                let grave = self.deaths.get(&role).and_then(|d| d.grave.as_ref());
+                let way = grave.map_or(way, |g| Way::Gone { plugin: !g.bare });
+                self.launch_device(device, way)?
+            }
             Role::Net(device) => self.launch_net(device)?,
             Role::Display => self.launch_display()?,
             _ => unreachable!("{role:?} has no successors of this kind"),
@@ -204,6 +275,69 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Whether the guest finds nothing in a device's place.
+    pub(super) fn is_gone(&self, device: usize) -> bool {
+        self.deaths.get(&Role::Device(device)).is_some_and(|d| d.grave.is_some())
+    }
+
+    /// Whether nobody knows what a device that is gone had put out last.
+    pub(super) fn is_bare(&self, device: usize) -> bool {
+        self.deaths.get(&Role::Device(device)).and_then(|d| d.grave.as_ref()).is_some_and(|g| g.bare)
+    }
+
+    /// A device that can't come back is as unplugged to the guest, and the machine goes on. False if that can't be done either.
+    pub(super) fn give_up(&mut self, device: usize, how: &str) -> bool {
+        let role = Role::Device(device);
+        if !self.may_succeed(role) || self.is_gone(device) {
+            return false;
+        }
+        let name = &self.setup.machine.devices[device].name;
+        let deaths = self.deaths.entry(role).or_default();
+        let why = match (self.setup.machine.devices[device].restart, deaths.words.take()) {
+            (Restart::Never, words) => format!("{}, and it is not to be restarted", words.as_deref().unwrap_or(how)),
+            (Restart::Limit(n, seconds), words) if deaths.times.len() as u64 > u64::from(n) => {
+                let times = deaths.times.len();
+                format!("{}: {times} deaths within {seconds} s, {n} are allowed", words.as_deref().unwrap_or(how))
+            }
+            (_, words) => {
+                let times = deaths.in_vain;
+                format!("{}: {times} deaths without a completed request", words.as_deref().unwrap_or(how))
+            }
+        };
+        say(&format!(
+            "{why}: the guest finds nothing in the place of {name} from now on, as if it were unplugged; the machine goes on. To have {name} again, end the machine and start it"
+        ));
+        deaths.grave = Some(Grave::default());
+        (deaths.in_vain, deaths.due) = (0, Some(Instant::now()));
+        deaths.missed.get_or_insert_with(Instant::now);
+        self.send(Role::Cpu, &ToChild::Doomed);
+        true
+    }
+
+    /// What stands in for the device is ready, from this request on. The recording is told first.
+    pub(super) fn bury(&mut self, device: usize, request: u64) {
+        if let Some(grave) = self.deaths.entry(Role::Device(device)).or_default().grave.as_mut() {
+            grave.ready = true;
+        }
+        if self.setup.mode != Mode::Record {
+            return self.buried(device);
+        }
+        let note =
+            SwapNote { channel: device as u16, request, hash: [0; 32], name: String::new(), version: String::new() };
+        self.keeper.swaps.push(note.clone());
+        self.send(Role::Log, &ToChild::Swapped(note));
+    }
+
+    /// The recording has it: what stands in for the device can tell the CPU.
+    pub(super) fn buried(&mut self, device: usize) {
+        let role = Role::Device(device);
+        let Some(grave) = self.deaths.get_mut(&role).and_then(|d| d.grave.as_mut()) else { return };
+        if grave.ready && !std::mem::replace(&mut grave.serves, true) {
+            self.send(role, &ToChild::Go);
+            self.recovered(role);
+        }
+    }
+
     /// Forgets processes that have made way and are gone.
     pub(super) fn forget_retired(&mut self) {
         for at in (0..self.children.len()).rev() {
@@ -225,6 +359,9 @@ impl Session<'_> {
         let name = self.setup.machine.devices[device].name.clone();
         if !self.running || self.trouble.is_some() {
             return Err("the machine is not running".into());
+        }
+        if self.is_gone(device) {
+            return Err(format!("{name} is gone: the guest finds nothing in its place. End the machine and start it"));
         }
         let old = std::mem::replace(&mut self.plugins[device], plugin.clone());
         let result = self.try_swap(device).map_err(|why| format!("{name} keeps its plugin: {why}"));

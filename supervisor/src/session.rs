@@ -70,8 +70,8 @@ pub(crate) enum Log {
     },
 }
 
-/// The plugins that were swapped into a device, each with the first request that it serves.
-pub(crate) type Swaps = Vec<(u64, Rc<PluginFile>)>;
+/// The plugins that were swapped into a device, each with the first request that it serves; none: from there on the device is gone.
+pub(crate) type Swaps = Vec<(u64, Option<Rc<PluginFile>>)>;
 
 /// Everything that a session needs.
 #[derive(Debug)]
@@ -110,6 +110,8 @@ pub(crate) struct Setup {
 mod operations;
 #[path = "revival.rs"]
 mod revival;
+#[path = "wedge.rs"]
+mod wedge;
 
 #[path = "people.rs"]
 mod people;
@@ -168,6 +170,7 @@ struct Session<'a> {
     /// How long each of them was missed.
     recoveries: Vec<Recovery>,
     swap: revival::Swap,
+    watch: wedge::Watch,
     operators: Option<Operators>,
     /// What operators have asked for.
     asked: VecDeque<(u64, Result<Command, String>)>,
@@ -299,6 +302,7 @@ impl<'a> Session<'a> {
             deaths: BTreeMap::new(),
             recoveries: Vec::new(),
             swap: revival::Swap::default(),
+            watch: wedge::Watch::default(),
             operators: None,
             asked: VecDeque::new(),
             questions: operations::Questions::default(),
@@ -408,8 +412,9 @@ impl<'a> Session<'a> {
         let estate = descriptors.add(self.estate_fd(i)).context("dup")?;
         let mut swaps = Vec::new();
         for (request, plugin) in setup.swaps.get(i).into_iter().flatten() {
-            let fd = descriptors.add(plugin.as_fd()).context("dup")?;
-            swaps.push(PluginSwap { request: *request, plugin: fd, plugin_file: plugin.origin.clone() });
+            let fd = plugin.as_ref().map(|p| descriptors.add(p.as_fd())).transpose().context("dup")?;
+            let plugin_file = plugin.as_ref().map_or_else(String::new, |p| p.origin.clone());
+            swaps.push(PluginSwap { request: *request, plugin: fd, plugin_file });
         }
         let offers = setup.host_input(i);
         let backend = match device.backend {
@@ -562,7 +567,8 @@ impl<'a> Session<'a> {
     /// Starts another log-daemon in the place of the one that died.
     fn replace_log(&mut self) -> Result<(), Failure> {
         let Some(i) = self.place(Role::Log) else { return Ok(()) };
-        let specs = self.specs()?;
+        // A device may be without a process just now, so nobody is asked.
+        let specs = self.specs.clone();
         let (descriptors, start) = self.log_start(&specs)?;
         let child = self.launch("log-daemon", "log", descriptors, start)?;
         self.children[i].1 = child;
@@ -761,9 +767,11 @@ impl<'a> Session<'a> {
             }
         }
         let console = self.setup.console().map(|i| &states[i]);
+        // Zeros: nobody knows.
+        let lost = self.setup.console().is_some_and(|i| self.is_bare(i));
         Totals {
             device_hash: *hasher.finalize().as_bytes(),
-            console_hash: console.map_or(*blake3::hash(b"").as_bytes(), |c| c.output_hash),
+            console_hash: if lost { [0; 32] } else { console.map_or(*blake3::hash(b"").as_bytes(), |c| c.output_hash) },
             console_bytes: console.map_or(0, |c| c.output_bytes),
         }
     }
@@ -870,12 +878,14 @@ impl<'a> Session<'a> {
 
     /// Waits for anything to happen, until the deadline at most, and deals with it.
     fn step(&mut self, deadline: Option<Instant>) -> Result<(), Failure> {
-        let soonest = deadline.into_iter().chain(self.keeper.due).chain(self.next_successor()).min();
+        let soonest =
+            deadline.into_iter().chain(self.keeper.due).chain(self.next_successor()).chain(self.next_look()).min();
         let woken = self.wait(soonest).context("poll")?;
         if self.keeper.due.take_if(|due| *due <= Instant::now()).is_some() {
             self.replace_log()?;
         }
         self.start_successors()?;
+        self.look_for_wedged();
         self.ends += self.signals.take();
         if woken.stdin && self.terminal.read_input().contains(&Request::Quit) {
             self.ends += 1;
@@ -979,6 +989,7 @@ impl<'a> Session<'a> {
             }
             (Role::Log, FromChild::SwapNoted { channel, request }) => {
                 self.keeper.swaps.retain(|s| (s.channel, s.request) != (channel, request));
+                self.buried(channel.into());
             }
             (Role::Log, FromChild::Fatal { text, .. }) if self.keeper.running => {
                 self.keeper.words = Some(printable(&text));
@@ -992,6 +1003,9 @@ impl<'a> Session<'a> {
             (Role::Device(_), FromChild::Took) => self.recovered(role),
             (Role::Device(_) | Role::Net(_), FromChild::Fatal { text, .. }) if self.may_succeed(role) => {
                 self.last_words(role, printable(&text));
+            }
+            (Role::Device(device), FromChild::Yielded { request }) if self.is_gone(device) => {
+                self.bury(device, request)
             }
             (Role::Device(_), FromChild::Yielded { request }) => self.swap.yielded = Some(request),
             (Role::Standby(_), FromChild::Took) => self.swap.took = true,
@@ -1071,6 +1085,7 @@ impl<'a> Session<'a> {
             Role::Display => self.display_died(i, &exit.to_string()),
             Role::Standby(_) => self.standby_failed(format!("its process {exit}"), Blame::Other),
             Role::Device(_) | Role::Net(_) if self.plan_successor(role) => {}
+            Role::Device(device) if self.give_up(device, &text) => {}
             Role::Net(device) if self.may_succeed(role) => {
                 let why = self.deaths.get_mut(&role).and_then(|d| d.words.take()).unwrap_or(text);
                 let name = &self.setup.machine.devices[device].name;

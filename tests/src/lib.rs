@@ -47,6 +47,14 @@ pub fn prefix() -> &'static Path {
     })
 }
 
+/// The newer version of a plugin.
+///
+/// # Panics
+/// If it does not build.
+pub fn newer_plugin(name: &str) -> PathBuf {
+    xtask::install::newer_plugin(name).unwrap_or_else(|e| panic!("{e:#}"))
+}
+
 /// Whether `cargo xtask test --slow` runs.
 pub fn slow() -> bool {
     std::env::var_os("REPRISE_SLOW").is_some()
@@ -197,6 +205,16 @@ impl Rig {
         let mut console = Console::start(&mut c, false).expect("start");
         console.close_input();
         Run::new(recording.to_owned(), console.wait(LONG_GUARD).expect("the replay ends"), &report)
+    }
+
+    /// `vmctl` of the machine of this rig; its answer.
+    ///
+    /// # Panics
+    /// If it is no JSON.
+    pub fn vmctl(&self, args: &[&str]) -> Value {
+        let out = self.output(self.program("vmctl").arg("--json").args(args));
+        serde_json::from_slice(&out.stdout)
+            .unwrap_or_else(|e| panic!("vmctl {args:?}: {e}: {}", String::from_utf8_lossy(&out.stderr)))
     }
 
     /// Runs a command to its end.

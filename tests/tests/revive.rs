@@ -98,13 +98,6 @@ fn a_console_that_dies_between_keys_loses_none() {
     rig.replay(&run.recording, &[]).exact(&run);
 }
 
-/// `vmctl` of a machine of this rig; its answer.
-fn vmctl(rig: &Rig, args: &[&str]) -> serde_json::Value {
-    let out = rig.output(rig.program("vmctl").arg("--json").args(args));
-    serde_json::from_slice(&out.stdout)
-        .unwrap_or_else(|e| panic!("vmctl {args:?}: {e}: {}", String::from_utf8_lossy(&out.stderr)))
-}
-
 /// Two hundred long lines, the plugin of the console replaced among them, again and again: each line comes once and whole. A plugin that is none, one of another kind
 /// and one that can't take over leave the old one in service.
 #[test]
@@ -122,16 +115,16 @@ fn a_plugin_is_replaced_while_the_console_talks() {
     std::fs::write(&none, "no shared object").expect("written");
     for round in 0..3 {
         console.send("l").expect("type");
-        let swapped = vmctl(&rig, &["swap", "uart0", &pl011]);
+        let swapped = rig.vmctl(&["swap", "uart0", &pl011]);
         assert_eq!(swapped["answer"], "swapped", "round {round}: {swapped}");
         for (bad, why) in [(&other, "not a \"pl011\""), (&none.display().to_string(), "no plugin that can be loaded")] {
-            let failed = vmctl(&rig, &["swap", "uart0", bad]);
+            let failed = rig.vmctl(&["swap", "uart0", bad]);
             let error = failed["error"].as_str().unwrap_or_default();
             assert!(failed["answer"] == "failed" && error.contains("keeps its plugin"), "{why}: {failed}");
         }
         console.expect("line 199", GUARD).expect("the last line");
     }
-    let status = vmctl(&rig, &["status"]);
+    let status = rig.vmctl(&["status"]);
     let uart = status["devices"].as_array().and_then(|all| all.iter().find(|d| d["name"] == "uart0")).expect("uart0");
     assert_eq!((&uart["restarts"], &uart["plugin"]), (&0.into(), &"pl011".into()), "{status}");
     console.send("q").expect("type");

@@ -9,10 +9,25 @@ use crate::jitter;
 use crate::layout::{
     ATTACHED, ChannelConfig, ChannelLayout, LEFT, Links, POISONED, attach_channel, close, create_channel,
 };
-use crate::message::{Event, Request, Slot};
+use crate::message::{Event, EventKind, Request, Slot};
 use crate::ring::{Blocked, Producer, Push, Reader, Side, Space, Target};
 use crate::segment::{Region, Role, Segment, SegmentError, unlink};
 use crate::wait::{Abort, Company, Interest, SpinPolicy, Waited, wait_many, wait_one};
+
+/// How many messages everybody has sent, taken and committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursors {
+    /// Requests that cpu-proc has sent.
+    pub sent: u64,
+    /// Requests that the device has completed.
+    pub completed: u64,
+    /// Events that the device has emitted.
+    pub emitted: u64,
+    /// Events that cpu-proc has taken.
+    pub consumed: u64,
+    /// Requests and events that the log daemon has committed, if there is one.
+    pub tapped: Option<(u64, u64)>,
+}
 
 /// A channel as its maker, the supervisor, holds it. Dropping it removes its name; attached processes keep the memory.
 #[derive(Debug)]
@@ -21,8 +36,10 @@ pub struct ChannelSegment {
     segment: Segment,
     futexes: Vec<usize>,
     states: [usize; 3],
-    /// The words that say how many requests were sent, and how many are done.
-    requests: (usize, usize),
+    /// The words that say how many requests were sent and are done, how many events were sent and taken.
+    cursors: [[usize; 2]; 2],
+    /// Those of the log daemon: requests and events.
+    taps: Option<[usize; 2]>,
     regions: Vec<Region>,
 }
 
@@ -35,8 +52,10 @@ impl ChannelSegment {
         let (segment, layout) = create_channel(name, config)?;
         let futexes = layout.links(config, layout.cpu_state, Vec::new()).futexes;
         let states = [layout.cpu_state, layout.device_state, layout.daemon_state];
-        let requests = (layout.requests.produced, layout.requests.peer);
-        Ok(Self { name: name.to_owned(), segment, futexes, states, requests, regions: layout.regions })
+        let (requests, events) = (&layout.requests, &layout.events);
+        let cursors = [[requests.produced, requests.peer], [events.produced, events.peer]];
+        let taps = requests.tap.zip(events.tap).map(|(r, e)| [r, e]);
+        Ok(Self { name: name.to_owned(), segment, futexes, states, cursors, taps, regions: layout.regions })
     }
 
     /// The segment's name, for the processes that attach it.
@@ -59,8 +78,22 @@ impl ChannelSegment {
     /// How many requests cpu-proc has sent, and how many the device has completed. Both are the word of a process that may be a liar.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
-        let (sent, done) = self.requests;
+        let [sent, done] = self.cursors[0];
         (self.segment.word(sent).load(Ordering::Acquire), self.segment.word(done).load(Ordering::Acquire))
+    }
+
+    /// How far everybody is. All of it is the word of processes that may be liars.
+    #[must_use]
+    pub fn cursors(&self) -> Cursors {
+        let word = |at: usize| self.segment.word(at).load(Ordering::Acquire);
+        let ([sent, completed], [emitted, consumed]) = (self.cursors[0], self.cursors[1]);
+        Cursors {
+            sent: word(sent),
+            completed: word(completed),
+            emitted: word(emitted),
+            consumed: word(consumed),
+            tapped: self.taps.map(|[requests, events]| (word(requests), word(events))),
+        }
     }
 
     /// Who met a wrong value on this channel: cpu-proc, the device, the log daemon.
@@ -518,7 +551,9 @@ impl CpuPort {
         jitter::point();
         let Slot { seq, cause, kind, .. } = self.events.slot;
         let (sent, number) = (self.requests.produced(), self.effects);
-        if kind < 0xC0 && cause >= sent && !self.ahead {
+        // That the device is gone comes before the first request that finds none.
+        let early = self.ahead || kind == EventKind::Gone as u8;
+        if kind < 0xC0 && cause >= sent && !early {
             return Err(self.life.fail(RingName::Events, Problem::Cause { seq, cause, sent }));
         }
         self.events.held = false;

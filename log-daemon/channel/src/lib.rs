@@ -30,7 +30,7 @@ pub mod ring;
 pub mod segment;
 mod wait;
 
-pub use channel::{ChannelSegment, CpuPort, DevicePort, EventMsg, RequestMsg, Sent, TapPort};
+pub use channel::{ChannelSegment, CpuPort, Cursors, DevicePort, EventMsg, RequestMsg, Sent, TapPort};
 pub use checksum::{CHECKSUM_SEED, Checksum, content_checksum, fold};
 pub use control::{
     ControlSegment, CpuControl, DaemonControl, EntryMsg, JournalReader, JournalWriter, ScriptReader, ScriptWriter,

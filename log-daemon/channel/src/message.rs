@@ -162,6 +162,7 @@ kinds! {
         Dma = 0x87,
         Queue = 0x88,
         QueueClear = 0x89,
+        Gone = 0x8a,
         HostOut = 0xC0,
         HostOffer = 0xC1,
         Fault = 0xC2,
@@ -388,6 +389,8 @@ pub enum Event<'a> {
         /// The queue's index.
         queue: u32,
     },
+    /// The device is gone for good: from here on nothing answers at its addresses, its lines are low, its timers never fire.
+    Gone,
     /// Output for the host.
     HostOut {
         /// The device's host port.
@@ -426,6 +429,7 @@ impl<'a> Event<'a> {
             Self::Dma { .. } => EventKind::Dma,
             Self::Queue { .. } => EventKind::Queue,
             Self::QueueClear { .. } => EventKind::QueueClear,
+            Self::Gone => EventKind::Gone,
             Self::HostOut { .. } => EventKind::HostOut,
             Self::HostOffer { .. } => EventKind::HostOffer,
             Self::Fault { .. } => EventKind::Fault,
@@ -460,7 +464,7 @@ impl<'a> Event<'a> {
         let mut slot = Slot { cause, kind: self.kind() as u8, ..Slot::default() };
         match *self {
             Self::Reply { value } => slot.value = value,
-            Self::Ack => {}
+            Self::Ack | Self::Gone => {}
             Self::SetLine { pin, level } => (slot.arg, slot.value) = (pin, u64::from(level)),
             Self::Publish { reg, value } => (slot.offset, slot.value) = (reg, value),
             Self::Arm { id, vtime } => (slot.arg, slot.vtime) = (id, vtime),
@@ -495,6 +499,7 @@ impl<'a> Event<'a> {
             EventKind::Dma => Self::Dma { tag: slot.arg, data: slot.data(arena)? },
             EventKind::Queue => Self::Queue { queue: slot.arg, data: slot.data(arena)? },
             EventKind::QueueClear => Self::QueueClear { queue: slot.arg },
+            EventKind::Gone => Self::Gone,
             EventKind::HostOut => Self::HostOut { port: slot.offset, data: slot.data(arena)? },
             EventKind::HostOffer => Self::HostOffer { port: slot.offset, data: slot.data(arena)? },
             EventKind::Fault => Self::Fault { code: slot.arg, data: slot.data(arena)? },

@@ -45,6 +45,7 @@ fn event<'a>(kind: EventKind, n: [u64; 3], flag: bool, data: &'a [u8]) -> Event<
         EventKind::Dma => Event::Dma { tag: n[0] as u32, data },
         EventKind::Queue => Event::Queue { queue: n[0] as u32, data },
         EventKind::QueueClear => Event::QueueClear { queue: n[0] as u32 },
+        EventKind::Gone => Event::Gone,
         EventKind::HostOut => Event::HostOut { port: n[0], data },
         EventKind::HostOffer => Event::HostOffer { port: n[0], data },
         EventKind::Fault => Event::Fault { code: n[0] as u32, data },

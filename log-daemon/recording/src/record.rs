@@ -266,6 +266,8 @@ pub mod message {
     pub const QUEUE: u8 = 0x88;
     /// Effect: a queue is empty.
     pub const QUEUE_CLEAR: u8 = 0x89;
+    /// The device is gone for good.
+    pub const GONE: u8 = 0x8a;
 
     /// True of requests, false of effects and side messages.
     pub fn is_request(kind: u8) -> bool {
@@ -292,6 +294,7 @@ pub mod message {
             DMA => "dma",
             QUEUE => "queue",
             QUEUE_CLEAR => "queue-clear",
+            GONE => "gone",
             _ => "?",
         }
     }

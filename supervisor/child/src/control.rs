@@ -65,6 +65,8 @@ pub enum ToChild {
         /// Whether it is plugged in.
         up: bool,
     },
+    /// cpu-proc: a device is about to be gone; its channel will say when.
+    Doomed,
     /// log-daemon, mode `Record`: a device's plugin takes the place of another. To be said before the new one serves, and the guest goes on when
     /// [`FromChild::SwapNoted`] has come. To be said again to a daemon that takes the place of one that died before it answered.
     Swapped(SwapNote),
@@ -93,6 +95,12 @@ pub enum Way {
     Fresh,
     /// With what a dead process has left, at once; when it serves it says [`FromChild::Took`].
     Successor,
+    /// In the place of a device that can't come back: takes up what its processes have left, says [`FromChild::Yielded`] with the number of the first request that finds
+    /// no device, and at `Go` says so to cpu-proc and answers for good.
+    Gone {
+        /// The plugin is loaded once more, and repeats what the last processes did since the last checkpoint; else nobody knows the end of the output.
+        plugin: bool,
+    },
     /// With what a process leaves that has yielded, when told to `Go`; then it says [`FromChild::Took`], and serves at the next `Go`.
     Standby,
 }
@@ -102,8 +110,8 @@ pub enum Way {
 pub struct PluginSwap {
     /// The number of the first request that it serves.
     pub request: u64,
-    /// The plugin, as [`DeviceStart::plugin`].
-    pub plugin: Fd,
+    /// The plugin, as [`DeviceStart::plugin`]; none: from that request on the device is gone.
+    pub plugin: Option<Fd>,
     /// The file that the bytes are from, for messages.
     pub plugin_file: String,
 }
@@ -126,7 +134,7 @@ pub struct SwapNote {
     pub channel: u16,
     /// Number of the first request that the new plugin serves.
     pub request: u64,
-    /// BLAKE3 of the new library, which lies in the recording's `inputs/`.
+    /// BLAKE3 of the new library, which lies in the recording's `inputs/`. Zeros: there is none, the device is gone.
     pub hash: [u8; 32],
     /// What the file was called.
     pub name: String,

@@ -189,6 +189,9 @@ pub struct DeviceStatus {
     pub pid: Option<i32>,
     /// Processes of it that died and had a successor.
     pub restarts: u64,
+    /// It could not come back: the guest finds nothing in its place.
+    #[serde(default)]
+    pub gone: bool,
     /// Requests that the CPU has sent.
     pub sent: u64,
     /// Requests that the device has completed.

@@ -166,6 +166,8 @@ pub(crate) struct DeviceFile<'a> {
     #[serde(borrow, default)]
     pub(crate) backend: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    pub(crate) restart: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     pub(crate) dma: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(crate) disk: Option<&'a RawValue>,

@@ -23,7 +23,8 @@ mod source;
 
 pub use machine::{
     Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Disk, DiskFormat, Dma, Gic, ImageBoot,
-    Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Panel, PanelTiming, Pin, Pins, Psci, Wire, WireTarget,
+    Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Panel, PanelTiming, Pin, Pins, Psci, Restart, Wire,
+    WireTarget,
 };
 pub use resolve::{Overrides, Resolved, Spans, parse_disk, parse_size, resolve};
 pub use set::{Assignment, parse_set};

@@ -288,6 +288,9 @@ pub struct Device {
     pub backend: Backend,
     /// Which guest memory it may read and write by message.
     pub dma: Dma,
+    /// What becomes of it when its process dies.
+    #[serde(default)]
+    pub restart: Restart,
     /// The disk that lies in it; none is an empty slot, or a device that takes none.
     #[serde(default)]
     pub disk: Option<Disk>,
@@ -329,6 +332,19 @@ impl Panel {
         };
         Some(PanelTiming { clock_hz, horizontal, vertical })
     }
+}
+
+/// What becomes of a device whose process dies. One that can't come back is as unplugged to the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// Another process takes its place, unless it dies five times without completing a request.
+    #[default]
+    Always,
+    /// It is gone.
+    Never,
+    /// As `Always`, but it is gone too when more than so many have died within so many seconds; 1 to 1000, and 1 to 86400.
+    Limit(u32, u32),
 }
 
 /// A disk: an image file of the host, and how it is used.

@@ -11,7 +11,8 @@ use crate::file::{
 };
 use crate::machine::{
     Alias, Backend, Boot, BusRange, Clock, ClockMode, Cpu, CpuModel, Device, Disk, DiskFormat, Dma, GIC_DIST_SIZE, Gic,
-    ImageBoot, L2_SIZE, L2Cache, Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Wire, WireTarget,
+    ImageBoot, L2_SIZE, L2Cache, Limits, Line, LineTarget, LinuxBoot, Machine, Memory, Pin, Pins, Restart, Wire,
+    WireTarget,
 };
 use crate::source::{ConfigError, Source};
 
@@ -105,6 +106,7 @@ pub(crate) enum Place {
     DeviceConfig(usize),
     DeviceBackend(usize),
     DeviceDma(usize),
+    DeviceRestart(usize),
     DeviceDisk(usize),
     DevicePanel(usize),
     DeviceLine(usize, usize),
@@ -560,6 +562,7 @@ impl<'a> Reader<'a> {
             lines,
             backend: self.opt(Place::DeviceBackend(i), file.backend, Backend::None)?,
             dma: self.opt(Place::DeviceDma(i), file.dma, Dma::None)?,
+            restart: self.opt(Place::DeviceRestart(i), file.restart, Restart::Always)?,
             disk: file.disk.map(|raw| self.disk(i, raw)).transpose()?,
             panel: file.panel.map(|raw| self.get(Place::DevicePanel(i), raw)).transpose()?,
         };
@@ -862,6 +865,13 @@ fn check_device(m: &Machine, i: usize, d: &Device) -> Result<(), Problem> {
         }
         if list.len() > MAX_RANGES {
             return problem(Place::DeviceDma(i), "the device has too many ranges", format!("at most {MAX_RANGES}"));
+        }
+    }
+    if let Restart::Limit(deaths, seconds) = d.restart {
+        if !(1..=1000).contains(&deaths) || !(1..=86_400).contains(&seconds) {
+            let what = format!("the device can't be restarted up to {deaths} times in {seconds} s");
+            let fix = "give 1 to 1000 deaths within 1 to 86400 seconds, or `never`";
+            return problem(Place::DeviceRestart(i), what, fix);
         }
     }
     if d.disk.as_ref().is_some_and(|disk| disk.snapshot && disk.readonly) {

@@ -1,10 +1,19 @@
 /* A plugin that says it is the system registers and breaks one rule of the plugin ABI, chosen at compile time, as soon as the guest reads
  * or writes one of its registers. */
+#define _GNU_SOURCE
 #include "reprise_device.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static const RepriseRegister registers[] = {
@@ -42,6 +51,24 @@ static int32_t save(const void *device, const RepriseSink *out) {
     return 0;
 }
 
+#if defined(REWRITE)
+/* The channel's pages that this process may write, found while files can still be read. */
+static volatile uint64_t *pages;
+static size_t words;
+
+__attribute__((constructor)) static void find_pages(void) {
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        if (strstr(line, "/dev/shm/reprise-") && strstr(line, " rw-s") && sscanf(line, "%lx-%lx", &from, &to) == 2 && to - from > words * 8) {
+            pages = (volatile uint64_t *)from;
+            words = (to - from) / 8;
+        }
+    }
+}
+#endif
+
 static int32_t misbehave(const RepriseEvent *event, const RepriseEffects *fx) {
     (void)event;
     (void)fx;
@@ -72,6 +99,52 @@ static int32_t misbehave(const RepriseEvent *event, const RepriseEffects *fx) {
     /* The sandbox kills the process for this. */
     if (open("/etc/passwd", O_RDONLY) >= 0)
         fx->reply(fx->ctx, event->tag, 1);
+#elif defined(CONNECT)
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(22), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    if (connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&to, sizeof to) == 0)
+        fx->reply(fx->ctx, event->tag, 1);
+#elif defined(PTRACE)
+    if (ptrace(PTRACE_ATTACH, getppid(), 0, 0) == 0)
+        fx->reply(fx->ctx, event->tag, 1);
+#elif defined(SIGNAL)
+    if (kill(getppid(), SIGKILL) == 0)
+        fx->reply(fx->ctx, event->tag, 1);
+#elif defined(PEEK)
+    char byte;
+    struct iovec here = {&byte, 1}, there = {(void *)0x400000, 1};
+    if (process_vm_readv(getppid(), &here, 1, &there, 1, 0) >= 0)
+        fx->reply(fx->ctx, event->tag, 1);
+#elif defined(MAP)
+    /* Whatever this process was given, the channel's and the estate's memory among it. */
+    for (int fd = 3; fd < 64; fd++)
+        if (mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED)
+            fx->reply(fx->ctx, event->tag, 1);
+#elif defined(TRUNCATE)
+    for (int fd = 3; fd < 64; fd++)
+        if (ftruncate(fd, 0) == 0)
+            fx->reply(fx->ctx, event->tag, 1);
+#elif defined(DMA)
+    const RepriseDmaRead all = {0x80000000, 4096};
+    fx->dma(fx->ctx, 1, &all, 1, NULL, 0);
+    fx->reply(fx->ctx, event->tag, 1);
+#elif defined(REWRITE)
+    /* Slots that were read, cursors, all of it. */
+    for (size_t i = 0; i < words; i++)
+        pages[i] = ~pages[i];
+    fx->reply(fx->ctx, event->tag, 1);
+#elif defined(FLOOD)
+    static int times;
+    for (int i = 0; i < 4000 && times < 16; i++)
+        fx->publish(fx->ctx, 0, i & 1);
+    times++;
+    fx->reply(fx->ctx, event->tag, 1);
+#elif defined(LOOP)
+    for (;;)
+        ;
+#elif defined(SLEEP)
+    const struct timespec long_time = {1000, 0};
+    for (;;)
+        nanosleep(&long_time, NULL);
 #endif
     return 0;
 }

@@ -48,7 +48,8 @@ pub(crate) fn run(r: &Recording, args: &DeviceArgs, out: &mut dyn Write) -> Resu
         return Err(Usage(format!("{what}; record with --log-dma-reads, or replay the whole machine")).into());
     }
     let swap = r.swaps()?.into_iter().find(|s| usize::from(s.channel) == channel);
-    let until = swap.filter(|_| args.plugin.is_none()).map_or(u64::MAX, |s| s.request);
+    // From there on another plugin was asked, or none.
+    let until = swap.filter(|s| args.plugin.is_none() || s.hash == [0; 32]).map_or(u64::MAX, |s| s.request);
     let plugin = library(r, args)?;
     let mut disk = match r.manifest().disks.iter().find(|d| d.device == args.device) {
         Some(d) => Some(open_disk(r, d, args.disk.as_deref(), device.disk.as_ref().is_some_and(|d| d.readonly))?),

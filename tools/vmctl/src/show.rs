@@ -72,7 +72,7 @@ fn status(s: &Status) -> String {
             d.version,
             d.at,
             d.backend,
-            number(d.pid),
+            if d.gone { "gone".to_owned() } else { number(d.pid) },
             d.restarts,
             d.completed,
             waiting

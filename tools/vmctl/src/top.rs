@@ -221,6 +221,7 @@ mod tests {
             name: name.into(),
             plugin: "pl011".into(),
             version: "1".into(),
+            gone: false,
             at: 0,
             size: 0x1000,
             backend: "null".into(),

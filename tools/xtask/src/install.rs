@@ -122,6 +122,17 @@ pub fn stage() -> Result<PathBuf> {
     Ok(prefix)
 }
 
+/// Builds the version of a plugin that is newer than the installed one (`tests/plugins`), for the tests of plugins that are replaced.
+///
+/// # Errors
+/// The build fails.
+pub fn newer_plugin(name: &str) -> Result<PathBuf> {
+    let package = format!("plugin-{name}-v2");
+    let status = cargo().args(["build", "--release", "--quiet", "-p", &package]).status().context("starting cargo")?;
+    ensure!(status.success(), "{package} does not build");
+    Ok(paths::release_dir().join(format!("libplugin_{}_v2.so", name.replace('-', "_"))))
+}
+
 /// The plugins that were built: one shared object for each folder in `plugins/` that makes one.
 fn plugins() -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
