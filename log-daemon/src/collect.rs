@@ -240,6 +240,11 @@ impl Collector {
         }
     }
 
+    /// Bytes of output that wait for a chunk.
+    pub(crate) fn output_bytes(&self) -> usize {
+        self.channels.iter().flat_map(|c| &c.output).map(|o| o.data.len()).sum()
+    }
+
     /// Cuts a chunk at the last complete progress group: the journal up to it, and of each channel what its marks name.
     ///
     /// # Errors

@@ -357,12 +357,19 @@ impl Recorder {
         }
     }
 
+    /// The CPU process has written the last entry of the journal.
+    fn ended(&self) -> bool {
+        self.end.as_ref().is_some_and(|(_, hash)| hash.is_some())
+    }
+
     fn write_if_due(&mut self, last: bool, control: &dyn Tell) -> Result<()> {
         let pending = self.collector.pending_bytes();
         if pending > MOST_PENDING {
             self.fail(format!("{pending} bytes wait for a progress mark of the CPU process"), control)?;
         }
-        if !last && self.last_chunk.elapsed() < CHUNK_EVERY && pending < CHUNK_BYTES || !self.collector.can_cut() {
+        let due = self.last_chunk.elapsed() >= CHUNK_EVERY || pending >= CHUNK_BYTES;
+        // What devices still write when the CPU has ended belongs to the last chunk: the journal closes no other.
+        if !last && (!due || self.ended()) || !self.collector.can_cut() {
             return Ok(());
         }
         self.last_chunk = Instant::now();
@@ -419,6 +426,10 @@ impl Recorder {
         if let Some(writer) = self.writer.take_if(|_| self.complete) {
             // An earlier daemon wrote the final record and died before it could say so.
             self.bytes = writer.close().context("writing the index")?;
+        }
+        let left = self.collector.output_bytes();
+        if left > 0 && self.ended() && self.writer.is_some() {
+            self.fail(format!("{left} bytes of output came when the last chunk was written"), control)?;
         }
         if let (Some((end, Some(hash))), Some(writer)) = (self.end.take(), self.writer.take()) {
             let mut state_hash = [0; 32];
