@@ -366,8 +366,11 @@ fn kind(process: &str) -> &str {
     }
 }
 
-/// The Versatile Express with a network card, which the real board has as another one.
-fn with_network(board: &Path) -> Result<String> {
+/// The Versatile Express with a virtio network card, `net0`, which no real board has.
+///
+/// # Errors
+/// There is no such file, or it has no list of devices.
+pub fn with_network(board: &Path) -> Result<String> {
     let text = fs::read_to_string(board).with_context(|| format!("reading {}", board.display()))?;
     let card = r#"devices: [
         (

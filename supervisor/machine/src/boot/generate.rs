@@ -74,6 +74,7 @@ const BINDINGS: &[Binding] = &[
         pins: &["irq"],
         clocks: &["wdog_clk", "apb_pclk"],
     },
+    Binding { plugin: "cfi-flash", node: "flash", compatible: &["cfi-flash"], pins: &[], clocks: &[] },
     Binding { plugin: "virtio-", node: "virtio", compatible: &["virtio,mmio"], pins: &["irq"], clocks: &[] },
 ];
 
@@ -254,6 +255,8 @@ fn peripheral(device: &Device, binding: &Binding) -> Node {
     match binding.node {
         // The guest sees no caches that could be out of date.
         "virtio" => node.flag("dma-coherent"),
+        // Two chips of 16 data lines, as the plugin has them unless it is told otherwise.
+        "flash" => node.cells_of("bank-width", &[4]),
         "gpio" => node.flag("gpio-controller").cells_of("#gpio-cells", &[2]),
         _ => node,
     }
