@@ -368,6 +368,19 @@ impl<P: Port> Board<P> {
         Ok(())
     }
 
+    /// As before each request: tells a device what the core has taken of its queues, so that the next request's number is known.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub fn catch_up(&mut self, device: usize, vtime: u64) -> Result<(), PortError> {
+        if self.links[device].has_popped() {
+            self.focus(device);
+            self.tell_popped(device, vtime)?;
+            self.deliver_queued(vtime)?;
+        }
+        Ok(())
+    }
+
     /// One request and its answer.
     fn ask(&mut self, device: usize, vtime: u64, request: Request<'_>) -> Result<Option<u64>, PortError> {
         let seq = self.links[device].send(vtime, request, 0)?;

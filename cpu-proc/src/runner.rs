@@ -561,6 +561,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
     fn admit(&mut self, device: usize) -> Result<()> {
         while let Some((port, data)) = self.board.links[device].take_offer() {
             let (pos, vtime) = (self.position(), self.vtime());
+            self.board.catch_up(device, vtime)?;
             let request = self.board.links[device].requests;
             self.put(Entry { pos, what: What::Host { device, request, port, data: data.clone() } })?;
             self.board.request(device, vtime, Request::Host { port, data: &data })?;
@@ -665,9 +666,11 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         match e.what {
             What::Consumed { device, effect, check } => self.consume_scripted(device, effect, check),
             What::Host { device, request, port, data } => {
+                let vtime = self.vtime();
+                self.link(device)?;
+                self.board.catch_up(device, vtime)?;
                 let next = self.link(device)?.requests;
                 self.same("the number of the request that carries host input", request, next)?;
-                let vtime = self.vtime();
                 self.board.request(device, vtime, Request::Host { port, data: &data })?;
                 self.fire_due()
             }

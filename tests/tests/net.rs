@@ -3,7 +3,7 @@
 use reprise_tests::{Rig, Run, guest, md5, prefix};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use xtask::guest::Guest;
 
@@ -27,14 +27,14 @@ struct Host {
 
 impl Host {
     fn new(rig: &Rig) -> Self {
-        let file = rig.image("data", SIZE);
+        let file = rig.image("sent.bin", SIZE);
         let (data, sum) = (std::fs::read(&file).expect("readable"), md5(&file));
         let get = listen(move |mut guest| {
             let _ = guest.write_all(&data);
             let _ = guest.shutdown(Shutdown::Write);
             let _ = guest.read_to_end(&mut Vec::new());
         });
-        let taken = rig.path("taken");
+        let taken = rig.path("taken.bin");
         let put = listen(move |mut guest| {
             let mut data = Vec::new();
             let _ = guest.read_to_end(&mut data);
@@ -45,7 +45,7 @@ impl Host {
     }
 
     /// Boots Linux on a machine file with this card.
-    fn machine(&self, rig: &Rig, config: &PathBuf, card: &str, device: &str) -> Command {
+    fn machine(&self, rig: &Rig, config: &Path, card: &str, device: &str) -> Command {
         let guest = Guest { initrd: guest().virtio_initrd.clone(), ..guest().clone() };
         let append = format!("{} run=net card={card} get={} put={}", xtask::demo::APPEND, self.get, self.put);
         let mut args = xtask::demo::linux_args(&guest, &append);
@@ -76,7 +76,7 @@ fn replays(rig: &Rig, run: &Run) {
 fn the_lan9118_carries_a_lease_pings_and_connections() {
     let rig = Rig::new();
     let host = Host::new(&rig);
-    let run = rig.record("lan", host.machine(&rig, &"machines/vexpress.ron".into(), "lan", "eth0"));
+    let run = rig.record("lan", host.machine(&rig, Path::new("machines/vexpress.ron"), "lan", "eth0"));
     host.check(&run);
     replays(&rig, &run);
 }

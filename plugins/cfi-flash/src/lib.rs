@@ -155,7 +155,8 @@ impl Flash {
 
     fn write(&mut self, offset: u64, size: u8, value: u64, fx: &mut Effects<'_>) {
         if size == 1 {
-            let lane = 0xffffu16 & !(0xff << (8 * (offset & 1))) | (value as u16 & 0xff) << (8 * (offset & 1));
+            let shift = 8 * (offset & 1);
+            let lane = !(0xff_u16 << shift) | (value as u16 & 0xff) << shift;
             return self.cycle(offset & !1, lane, fx);
         }
         for i in 0..u64::from(size) / 2 {

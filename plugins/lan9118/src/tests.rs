@@ -128,8 +128,8 @@ fn conforms() {
         0x3000 | 60,
         60,
         0x8765_4321,
-        FAST_FORWARD.into(),
-        (TIMER_ENABLE | 3).into(),
+        FAST_FORWARD,
+        TIMER_ENABLE | 3,
         0x8001_0000,
     ]
     .map(u64::from);
