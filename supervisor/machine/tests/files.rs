@@ -358,7 +358,8 @@ fn virt_is_laid_out_as_everybody_expects() {
     assert_eq!((machine.cpu.security, machine.cpu.psci), (false, Some(Psci::Hvc)));
     let Boot::Linux(linux) = &machine.boot else { panic!("Linux") };
     assert_eq!(linux.dtb, None, "it is made");
-    let places: Vec<(u64, &LineTarget)> = machine.devices.iter().filter_map(|d| Some((d.at, &d.lines.first()?.to))).collect();
+    let places: Vec<(u64, &LineTarget)> =
+        machine.devices.iter().filter_map(|d| Some((d.at, &d.lines.first()?.to))).collect();
     assert_eq!(
         places,
         [(0x0900_0000, &LineTarget::Spi(1)), (0x0901_0000, &LineTarget::Spi(2)), (0x0903_0000, &LineTarget::Spi(7))]
