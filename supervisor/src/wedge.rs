@@ -34,8 +34,8 @@ struct Wait {
     since: Instant,
     /// Its CPU time then.
     cpu: Duration,
-    /// It has slept at every look.
-    asleep: bool,
+    /// It has slept at every look since, and was not held up.
+    asleep: Instant,
 }
 
 /// Whether there is work for a process.
@@ -83,13 +83,16 @@ impl Session<'_> {
             };
             let Some(activity) = child.activity() else { continue };
             let mark = (pid, work.load, work.mark.0, work.mark.1);
-            let fresh = || Wait { mark, since: now, cpu: activity.cpu, asleep: true };
+            let fresh = || Wait { mark, since: now, cpu: activity.cpu, asleep: now };
             let wait = self.watch.waits.entry(role).or_insert_with(fresh);
             if wait.mark != mark {
                 *wait = fresh();
                 continue;
             }
-            wait.asleep &= activity.state == State::Sleeping && !work.held_up;
+            // The log daemon may take a second to let it go on: from then on its sleep counts.
+            if activity.state != State::Sleeping || work.held_up {
+                wait.asleep = now;
+            }
             let patience = Duration::from_millis(self.setup.machine.limits.reply_timeout_ms.into());
             if let Some(why) = wait.verdict(role, &activity, now, patience) {
                 self.put_down(at, &why, activity.state == State::Running);
@@ -158,7 +161,8 @@ impl Wait {
         if used >= CPU.min(patience) {
             return Some(format!("has used {} of CPU time on one request", tenths(used)));
         }
-        (self.asleep && waited >= patience).then(|| format!("slept for {} with a request waiting", tenths(waited)))
+        let slept = at.duration_since(self.asleep);
+        (slept >= patience).then(|| format!("slept for {} with a request waiting", tenths(slept)))
     }
 }
 
@@ -170,10 +174,16 @@ mod tests {
     fn what_had_its_chance_is_put_down_and_what_is_only_slow_is_not() {
         let began = Instant::now();
         let patience = Duration::from_secs(10);
-        let wait = |asleep| Wait { mark: (1, Load::Waiting, 2, 3), since: began, cpu: Duration::from_secs(5), asleep };
+        let wait = |asleep: Instant| Wait {
+            mark: (1, Load::Waiting, 2, 3),
+            since: began,
+            cpu: Duration::from_secs(5),
+            asleep,
+        };
         let after = |secs, cpu_ms, state, asleep, role| {
             let activity = Activity { state, cpu: Duration::from_secs(5) + Duration::from_millis(cpu_ms) };
-            wait(asleep).verdict(role, &activity, began + Duration::from_secs(secs), patience).is_some()
+            let now = began + Duration::from_secs(secs);
+            wait(if asleep { began } else { now }).verdict(role, &activity, now, patience).is_some()
         };
         let device = Role::Device(0);
         assert!(after(1, 0, State::Stopped, false, device), "stopped");
@@ -185,7 +195,7 @@ mod tests {
         assert!(after(10, 0, State::Sleeping, true, device), "asleep all the time");
         assert!(!after(9, 0, State::Sleeping, true, device) && !after(3600, 0, State::Sleeping, false, device));
         assert!(!after(3600, 9000, State::Sleeping, true, Role::Log), "that of a daemon says nothing");
-        let idle = Wait { mark: (1, Load::Maybe, 2, 3), since: began, cpu: Duration::ZERO, asleep: true };
+        let idle = Wait { mark: (1, Load::Maybe, 2, 3), since: began, cpu: Duration::ZERO, asleep: began };
         let spent = Activity { state: State::Running, cpu: Duration::from_secs(9) };
         assert_eq!(
             idle.verdict(device, &spent, began + patience, patience),

@@ -207,12 +207,21 @@ impl Rig {
         Run::new(recording.to_owned(), console.wait(LONG_GUARD).expect("the replay ends"), &report)
     }
 
+    /// `vmctl` of this rig's machine: this user may have others, which are found too.
+    pub fn operator(&self, args: &[&str]) -> Command {
+        let sockets = fs::read_dir(self.path("run/reprise")).into_iter().flatten().flatten();
+        let mut uuids = sockets.filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".sock")?.to_owned()));
+        let mut c = self.program("vmctl");
+        c.arg("--machine").arg(uuids.next().unwrap_or_else(|| "none".into())).args(args);
+        c
+    }
+
     /// `vmctl` of the machine of this rig; its answer.
     ///
     /// # Panics
     /// If it is no JSON.
     pub fn vmctl(&self, args: &[&str]) -> Value {
-        let out = self.output(self.program("vmctl").arg("--json").args(args));
+        let out = self.output(self.operator(args).arg("--json"));
         serde_json::from_slice(&out.stdout)
             .unwrap_or_else(|e| panic!("vmctl {args:?}: {e}: {}", String::from_utf8_lossy(&out.stderr)))
     }

@@ -17,7 +17,7 @@ use viewer::Viewer;
 
 /// Runs `vmctl`, which must succeed.
 fn vmctl(rig: &Rig, args: &[&str]) {
-    let out = rig.output(rig.program("vmctl").args(args));
+    let out = rig.output(&mut rig.operator(args));
     assert!(out.status.success(), "vmctl {args:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
@@ -107,7 +107,7 @@ fn the_kernel_draws_and_replays_show_the_same() {
     assert!(before.len() == pixels.len() && before != pixels);
     // What can't be: no such device, no such folder.
     for args in [["screendump", "/no/such/folder/x.png", "clcd"], ["screendump", "x.png", "uart0"]] {
-        assert!(!rig.output(rig.program("vmctl").args(args)).status.success(), "{args:?}");
+        assert!(!rig.output(&mut rig.operator(&args)).status.success(), "{args:?}");
     }
     // The process that takes pictures is killed: there is another one for the next.
     let shower = children(machine.console.pid()).into_iter().find(|c| c.command.contains("display")).expect("it runs");
@@ -231,7 +231,7 @@ fn the_power_key_of_the_virt_board_arrives() {
     machine.console.expect(&evdev(1, 116, 0), GUARD).expect("the key is up");
     // This board has no other keys, and no screen.
     for args in [["send-key", "a"], ["screendump", "x.png"]] {
-        assert!(!rig.output(rig.program("vmctl").args(args)).status.success(), "{args:?}");
+        assert!(!rig.output(&mut rig.operator(&args)).status.success(), "{args:?}");
     }
     let run = machine.end();
     rig.replay(&run.recording, &["--jitter", "3"]).exact(&run);

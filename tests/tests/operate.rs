@@ -12,23 +12,9 @@ use std::path::Path;
 use std::process::Command;
 use xtask::console::Console;
 
-/// The uuid of this rig's machine: this user may have others.
-fn machine(rig: &Rig) -> String {
-    let sockets = fs::read_dir(rig.path("run/reprise")).into_iter().flatten().flatten();
-    let mut uuids = sockets.filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".sock")?.to_owned()));
-    uuids.next().unwrap_or_else(|| "none".into())
-}
-
-/// `vmctl` of this rig's machine.
-fn program(rig: &Rig, args: &[&str]) -> Command {
-    let mut c = rig.program("vmctl");
-    c.arg("--machine").arg(machine(rig)).args(args);
-    c
-}
-
 /// Its answer, whatever it is.
 fn vmctl(rig: &Rig, args: &[&str]) -> Value {
-    let out = rig.output(program(rig, args).arg("--json"));
+    let out = rig.output(rig.operator(args).arg("--json"));
     serde_json::from_slice(&out.stdout)
         .unwrap_or_else(|e| panic!("vmctl {args:?}: {e}: {}", String::from_utf8_lossy(&out.stderr)))
 }
@@ -208,7 +194,7 @@ fn a_device_s_state_is_readable() {
     let second = answered(&rig, &["device-state", "uart0"], "device-state");
     assert_ne!(second["request"], first["request"], "it has served since");
     assert!(fails(&rig, &["device-state", "uart9"]).contains("no device \"uart9\""));
-    let text = rig.output(&mut program(&rig, &["device-state", "sysreg"])).stdout;
+    let text = rig.output(&mut rig.operator(&["device-state", "sysreg"])).stdout;
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(text.contains("sysreg: vexpress-sysreg") && text.contains("  state:"), "{text}");
     console.send("q").expect("typed");
@@ -237,7 +223,7 @@ fn status_and_top_tell_what_goes_on() {
         let top = vmctl(&rig, &["top", "--interval", "0.1"]);
         assert_eq!(top["machine"], "hello");
         assert_eq!(device(&top, "uart0")["total"].as_u64(), Some(sent), "nothing was typed");
-        let once = rig.output(&mut program(&rig, &["top", "--once", "--interval", "0.1"])).stdout;
+        let once = rig.output(&mut rig.operator(&["top", "--once", "--interval", "0.1"])).stdout;
         let once = String::from_utf8_lossy(&once).into_owned();
         assert!(once.contains("MIPS") && once.contains("requests/s") && once.contains("uart0"), "{once}");
         let listed = || {
