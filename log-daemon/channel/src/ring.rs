@@ -394,7 +394,6 @@ impl<S: Space> Producer<S> {
         place: impl FnOnce(&mut [u64], u64),
     ) -> Result<Push, Problem> {
         let push = self.publish(slot, bytes, place)?;
-        self.unsettled = true;
         self.settle();
         Ok(push)
     }
@@ -413,7 +412,6 @@ impl<S: Space> Producer<S> {
         place: impl FnOnce(&mut [u64], u64),
     ) -> Result<Push, Problem> {
         let push = self.publish(slot, bytes, place)?;
-        self.unsettled = true;
         self.notify();
         Ok(push)
     }
@@ -443,6 +441,7 @@ impl<S: Space> Producer<S> {
         words[0].store(seq, S::PUBLISH);
         self.next += 1;
         self.space.word(self.at.produced).store(self.next, S::PUBLISH);
+        self.unsettled = true;
         self.space.prefetch(self.slot_word(self.next + 2));
         Ok(Push::Done(seq))
     }
