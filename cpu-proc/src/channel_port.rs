@@ -36,6 +36,11 @@ impl ChannelPort {
         &self.port
     }
 
+    /// Drops what the device has sent: the guest runs no more, and only the log daemon still wants it.
+    pub fn discard(&mut self) {
+        while let Ok(Some(_)) = self.port.try_event() {}
+    }
+
     fn error(&self, e: &ChannelError) -> PortError {
         let channel = self.port.name().to_owned();
         if e.is_end() { PortError::Closed { channel } } else { PortError::Bad { channel, what: e.to_string() } }

@@ -12,7 +12,7 @@ use cpu_proc::assemble::{self, Attached};
 use cpu_proc::board::Board;
 use cpu_proc::channel_port::ChannelPort;
 use cpu_proc::outside::{Outside, Signals, listen};
-use cpu_proc::port::PortError;
+use cpu_proc::port::{Port, PortError};
 use cpu_proc::ram::Ram;
 use cpu_proc::rings::{RingJournal, RingScript, Stopped};
 use cpu_proc::runner::{Divergence, Mode as RunMode, Outcome, Policy, Runner};
@@ -63,7 +63,7 @@ fn body(child: Child) -> Result<()> {
     if let Some(seed) = start.common.jitter {
         jitter::enable(seed);
     }
-    let machine = Machine::new(start)?;
+    let mut machine = Machine::new(start)?;
     enter(Stage::Attached, &policy)?;
     // The second stage allows no new threads.
     let signals = listen(child.control.try_clone()?)?;
@@ -73,7 +73,7 @@ fn body(child: Child) -> Result<()> {
     signals.wait_for(&signals.go)?;
     let finished = machine.run(&signals, &child.control)?;
     child.control.send(&FromChild::Finished(finished))?;
-    signals.wait_for(&signals.exit)
+    machine.outlast_devices(&signals)
 }
 
 impl Machine {
@@ -131,7 +131,7 @@ impl Machine {
     }
 
     /// Runs the machine to its end and says how it ended.
-    fn run(mut self, signals: &Arc<Signals>, control: &reprise_child::Control) -> Result<CpuFinished> {
+    fn run(&mut self, signals: &Arc<Signals>, control: &reprise_child::Control) -> Result<CpuFinished> {
         let m = &self.start.machine;
         let mode = self.start.common.mode;
         let policy = Policy {
@@ -195,6 +195,16 @@ impl Machine {
             state_hash,
             expected_hash: None,
             figures: self.figures(),
+        })
+    }
+
+    /// Keeps the channels open until the devices are done with what the guest sent last: their output to the recording goes through rings in
+    /// which this process must make room, and a device whose peer has left says nothing more.
+    fn outlast_devices(&mut self, signals: &Signals) -> Result<()> {
+        let links = &mut self.board.links;
+        links.iter_mut().for_each(|link| link.port.rest());
+        signals.wait_for_doing(&signals.exit, Duration::from_millis(1), || {
+            links.iter_mut().for_each(|link| link.port.discard());
         })
     }
 

@@ -97,9 +97,22 @@ impl Signals {
     /// Waits until `flag` is set.
     pub fn wait_for(&self, flag: &AtomicBool) -> Result<()> {
         while !flag.load(Ordering::SeqCst) {
-            wait_many(&[], &SpinPolicy::SLEEP, &Abort::default().or_rung(&self.bell))
-                .context("waiting for the supervisor")?;
+            self.wait(Abort::default())?;
         }
+        Ok(())
+    }
+
+    /// The same, and does `meanwhile` each `time` at the least.
+    pub fn wait_for_doing(&self, flag: &AtomicBool, time: Duration, mut meanwhile: impl FnMut()) -> Result<()> {
+        while !flag.load(Ordering::SeqCst) {
+            meanwhile();
+            self.wait(Abort::after(time))?;
+        }
+        Ok(())
+    }
+
+    fn wait(&self, until: Abort<'_>) -> Result<()> {
+        wait_many(&[], &SpinPolicy::SLEEP, &until.or_rung(&self.bell)).context("waiting for the supervisor")?;
         Ok(())
     }
 }

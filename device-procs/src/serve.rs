@@ -455,9 +455,13 @@ impl Server {
         match stop {
             Stop::Error(e) if e.downcast_ref::<ChannelError>().is_some_and(ChannelError::is_end) => {
                 tracing::debug!("{}: {e}", self.name);
+                // What the device said before is still good, and the log daemon may be there yet.
+                let said = self.flush();
                 self.over = true;
-                // What the device said before is still good.
-                self.flush()
+                match said {
+                    Err(Stop::Error(e)) if e.downcast_ref::<ChannelError>().is_some_and(ChannelError::is_end) => Ok(()),
+                    other => other,
+                }
             }
             other => Err(other),
         }
