@@ -15,7 +15,7 @@ pub const MAX_ARENA_BYTES: u32 = 64 << 20;
 /// `Reprise` and a NUL, little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"Reprise\0");
 /// Version of the layout, and whether it is a channel (0) or a control segment (1) in the upper half.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 const CONTROL: u64 = 1 << 32;
 
 /// Values of an owner's state word.
@@ -176,6 +176,7 @@ impl ChannelLayout {
             produced: cpu,
             space_peer_wake: cpu + LINE,
             space_tap_wake: cpu + LINE + 1,
+            tap_bell: cpu + LINE + 2,
             peer: device + 2 * LINE,
             peer_wake: device + 3 * LINE,
             tap: config.tap.then_some(daemon),
@@ -189,6 +190,7 @@ impl ChannelLayout {
             produced: device,
             space_peer_wake: device + LINE,
             space_tap_wake: device + LINE + 1,
+            tap_bell: device + LINE + 2,
             peer: cpu + 2 * LINE,
             peer_wake: cpu + 3 * LINE,
             tap: config.tap.then_some(daemon + 2 * LINE),
@@ -214,7 +216,7 @@ impl ChannelLayout {
 
     pub(crate) fn links(&self, config: &ChannelConfig, own: usize, peers: Vec<usize>) -> Links {
         let (r, e) = (&self.requests, &self.events);
-        let mut futexes = vec![r.produced, r.peer, e.produced, e.peer];
+        let mut futexes = vec![r.produced, r.peer, r.tap_bell, e.produced, e.peer, e.tap_bell];
         futexes.extend(r.tap.into_iter().chain(e.tap));
         Links { channel: config.name.as_str().into(), id: config.id, closed: CLOSED_WORD, own, peers, futexes }
     }
@@ -250,6 +252,7 @@ impl ControlLayout {
             produced: cpu,
             space_peer_wake: cpu + LINE,
             space_tap_wake: cpu + LINE + 1,
+            tap_bell: cpu + LINE + 2,
             peer: daemon + 2 * LINE,
             peer_wake: daemon + 3 * LINE,
             tap: None,
@@ -263,6 +266,7 @@ impl ControlLayout {
             produced: daemon,
             space_peer_wake: daemon + LINE,
             space_tap_wake: daemon + LINE + 1,
+            tap_bell: daemon + LINE + 2,
             peer: cpu + 2 * LINE,
             peer_wake: cpu + 3 * LINE,
             tap: None,

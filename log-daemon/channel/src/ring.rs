@@ -10,6 +10,9 @@
 //! fence, loads the cursor again, and sleeps on the cursor's low half. Whoever moves a cursor makes a SeqCst fence and loads the
 //! wake word. One of the two sees the other, so no wake is lost, and nobody who is awake costs a system call. A producer may put
 //! the fence off for a while and make one for many slots (*post*, *settle*).
+//!
+//! A tap reads along in every ring of a machine, and the kernel watches 128 words at once: so it sleeps not on cursors, but on one *bell* of
+//! each producer, a count that the producer raises whenever it wakes the tap.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -60,6 +63,8 @@ pub trait Space: Clone {
     const TAP_GATES: bool = true;
     /// Whether the producer waits for the readers before it reuses arena bytes.
     const ARENA_GATES: bool = true;
+    /// Whether the producer raises the count of its bell before it wakes the tap.
+    const RAISES_BELL: bool = true;
 
     /// `len` words from number `start`.
     ///
@@ -104,6 +109,8 @@ pub struct Ring {
     pub space_peer_wake: usize,
     /// Wake word of a producer that waits for the tap.
     pub space_tap_wake: usize,
+    /// How often the producer has woken the tap. Owned by the producer.
+    pub tap_bell: usize,
     /// First word of the slots.
     pub slots: usize,
     /// Number of slots, a power of two.
@@ -153,18 +160,15 @@ impl Waker {
         Self { woken: AWAKE }
     }
 
+    /// Whether the owner of the wake word is to be woken: once for each value that it waits for.
     #[inline(always)]
-    fn notify<S: Space>(&mut self, space: &S, wake_word: usize, cursor_word: usize, cursor: u64) {
+    fn due<S: Space>(&mut self, space: &S, wake_word: usize, cursor: u64) -> bool {
         let wanted = space.word(wake_word).load(Ordering::Relaxed);
-        if cursor >= wanted && wanted != self.woken {
-            self.wake(space, cursor_word, wanted);
+        let due = cursor >= wanted && wanted != self.woken;
+        if due {
+            self.woken = wanted;
         }
-    }
-
-    #[cold]
-    fn wake<S: Space>(&mut self, space: &S, cursor_word: usize, wanted: u64) {
-        self.woken = wanted;
-        space.wake(cursor_word);
+        due
     }
 }
 
@@ -235,6 +239,7 @@ impl<S: Space> Producer<S> {
         let producer = Self::new(space, at)?;
         // Who was to be woken for the last slot may not have been.
         producer.space.wake(producer.at.produced);
+        producer.ring_tap();
         Ok(producer)
     }
 
@@ -448,10 +453,22 @@ impl<S: Space> Producer<S> {
 
     #[inline]
     fn notify(&mut self) {
-        self.wake_peer.notify(&self.space, self.at.peer_wake, self.at.produced, self.next);
-        if self.at.tap.is_some() {
-            self.wake_tap.notify(&self.space, self.at.tap_wake, self.at.produced, self.next);
+        if self.wake_peer.due(&self.space, self.at.peer_wake, self.next) {
+            self.space.wake(self.at.produced);
         }
+        if self.at.tap.is_some() && self.wake_tap.due(&self.space, self.at.tap_wake, self.next) {
+            self.ring_tap();
+        }
+    }
+
+    /// Wakes a tap that sleeps. With the count raised, one that is about to sleep does not.
+    #[cold]
+    fn ring_tap(&self) {
+        let bell = self.space.word(self.at.tap_bell);
+        if S::RAISES_BELL {
+            bell.store(bell.load(Ordering::Relaxed).wrapping_add(1), S::PUBLISH);
+        }
+        self.space.wake(self.at.tap_bell);
     }
 
     /// Makes sure that no reader sleeps although it wants what was posted.
@@ -481,18 +498,20 @@ impl<S: Space> Producer<S> {
     /// What a wait for room looks at.
     pub fn target(&self, blocked: Blocked, closed: Option<usize>) -> Target<'_, S> {
         let (cursor, wake) = self.wait_words(blocked.side);
-        Target { space: &self.space, cursor, wake, value: blocked.until, slot: None, pressure: None, closed }
+        let value = blocked.until;
+        Target { space: &self.space, cursor, wake, value, slot: None, pressure: None, bell: None, closed }
     }
 
     /// Wakes a reader that sleeps for a fuller ring, because this producer waits for it. To be called with the own wake word
     /// set and a fence made.
     pub fn kick(&self, side: Side) {
-        let (theirs, own) = match side {
-            Side::Peer => (self.at.peer_wake, self.at.space_peer_wake),
-            Side::Tap => (self.at.tap_wake, self.at.space_tap_wake),
-        };
-        if self.space.word(theirs).load(Ordering::Relaxed) != AWAKE {
-            self.space.wake(own);
+        let theirs = if side == Side::Tap { self.at.tap_wake } else { self.at.peer_wake };
+        if self.space.word(theirs).load(Ordering::Relaxed) == AWAKE {
+            return;
+        }
+        match side {
+            Side::Peer => self.space.wake(self.at.space_peer_wake),
+            Side::Tap => self.ring_tap(),
         }
     }
 }
@@ -665,7 +684,9 @@ impl<S: Space> Reader<S> {
         let (own, wake) = self.own_words();
         self.space.word(own).store(upto, S::PUBLISH);
         S::fence();
-        self.waker.notify(&self.space, wake, own, upto);
+        if self.waker.due(&self.space, wake, upto) {
+            self.space.wake(own);
+        }
         Ok(())
     }
 
@@ -688,8 +709,10 @@ impl<S: Space> Reader<S> {
         let (cursor, wake) = self.wait_words();
         let value = (self.next + more).min(self.released + self.at.capacity);
         let slot = (more == 1).then(|| (self.slot_word(), self.next));
-        let pressure = Some((self.own_words().1, self.released));
-        Target { space: &self.space, cursor, wake, value, slot, pressure, closed }
+        // Who waits for the very next slot and holds none has nothing to release.
+        let pressure = (more > 1 || self.released < self.next).then(|| (self.own_words().1, self.released));
+        let bell = (self.side == Side::Tap).then_some(self.at.tap_bell);
+        Target { space: &self.space, cursor, wake, value, slot, pressure, bell, closed }
     }
 
     /// Whether the producer waits for this reader to release slots, and it could.
@@ -716,6 +739,8 @@ pub struct Target<'a, S> {
     /// A word of the producer that is not [`AWAKE`] while it waits for this reader, and the reader's published cursor: the
     /// wait also ends when the producer is blocked and the reader could free something.
     pub pressure: Option<(usize, u64)>,
+    /// A word that counts the wakes of this waiter: it sleeps on that instead of on the others.
+    pub bell: Option<usize>,
     /// A word of the space that is 0 as long as waiting makes sense.
     pub closed: Option<usize>,
 }
@@ -746,10 +771,33 @@ impl<S: Space> Target<'_, S> {
         let pressed = pressure != AWAKE && self.pressure.is_some_and(|(_, released)| is > released);
         if is >= self.value || pressed { Ok(()) } else { Err((is, pressure)) }
     }
+
+    /// How many words a sleep for it watches.
+    pub fn watches(&self) -> usize {
+        match self.bell {
+            Some(_) => 1,
+            None => 1 + usize::from(self.closed.is_some()) + usize::from(self.pressure.is_some()),
+        }
+    }
+
+    /// Adds the words that a sleep for it watches; false if the wait is over.
+    fn watch<'a>(&'a self, watches: &mut Vec<Watch<'a, S>>) -> bool {
+        // Before the cursor: whoever moves that afterwards raises the count, and the sleep does not begin.
+        let bell = self.bell.map(|word| (self.space, word, self.space.word(word).load(Ordering::Acquire) as u32));
+        let Err((cursor, pressure)) = self.ready() else { return false };
+        if let Some(bell) = bell {
+            watches.push(bell);
+            return true;
+        }
+        watches.push((self.space, self.cursor, cursor as u32));
+        watches.extend(self.closed.map(|word| (self.space, word, 0)));
+        watches.extend(self.pressure.map(|(word, _)| (self.space, word, pressure as u32)));
+        true
+    }
 }
 
-/// The most targets that one wait can watch: each has up to three words.
-pub const MAX_TARGETS: usize = 42;
+/// The most words that one wait can watch, beside one that is the process's own.
+pub const MAX_WATCHES: usize = 127;
 
 /// Sleeps until one of the targets is ready.
 ///
@@ -768,17 +816,13 @@ pub fn sleep_until<S: Space, E>(
     }
     S::fence();
     armed();
-    let mut watches: Vec<Watch<'_, S>> = Vec::with_capacity(targets.len() * 3);
+    let mut watches: Vec<Watch<'_, S>> = Vec::with_capacity(targets.iter().map(Target::watches).sum());
     let result = 'wait: loop {
         watches.clear();
         for target in targets {
-            let (cursor, pressure) = match target.ready() {
-                Ok(()) => break 'wait Ok(()),
-                Err(seen) => seen,
-            };
-            watches.push((target.space, target.cursor, cursor as u32));
-            watches.extend(target.closed.map(|word| (target.space, word, 0)));
-            watches.extend(target.pressure.map(|(word, _)| (target.space, word, pressure as u32)));
+            if !target.watch(&mut watches) {
+                break 'wait Ok(());
+            }
         }
         match check() {
             Ok(limit) => S::sleep(&watches, extra, limit),

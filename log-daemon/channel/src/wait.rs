@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{ChannelError, CloseReason, Problem, RingName};
 use crate::jitter;
 use crate::layout::{LEFT, Links};
-use crate::ring::{MAX_TARGETS, Space, Target, sleep_until};
+use crate::ring::{MAX_WATCHES, Space, Target, sleep_until};
 use crate::segment::{Segment, wake_local};
 
 /// No sleep lasts longer than this before the waiter looks round again, whatever wake it may have missed.
@@ -213,8 +213,8 @@ enum Ended {
     Error(ChannelError),
 }
 
-/// Waits until one of the interests is ready; with none, until `abort` says so. Up to 42 of them sleep until they are woken: what they
-/// watch is as much as the kernel waits for at once. With more, the wait looks round every millisecond instead.
+/// Waits until one of the interests is ready; with none, until `abort` says so. A tap's interest is one word to watch, another's up to three; the
+/// kernel watches 128 at once. With more, the wait looks round every millisecond instead.
 ///
 /// # Errors
 /// If one of the channels was closed, or its other end left, and nothing is ready.
@@ -249,7 +249,8 @@ fn wait(
     }
     // A ring between here and the sleep changes the count, so the sleep does not begin.
     let extra = abort.doorbell.map(|bell| (&bell.rings, bell.rings.load(Ordering::SeqCst)));
-    let slice = if targets.len() > MAX_TARGETS { CROWDED_SLICE } else { SLICE };
+    let crowded = targets.iter().map(Target::watches).sum::<usize>() > MAX_WATCHES;
+    let slice = if crowded { CROWDED_SLICE } else { SLICE };
     let check = || {
         jitter::point();
         for interest in interests {

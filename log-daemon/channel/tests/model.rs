@@ -22,6 +22,7 @@ trait Cut: 'static {
     const FENCE: bool = true;
     const TAP_GATES: bool = true;
     const ARENA_GATES: bool = true;
+    const RAISES_BELL: bool = true;
 }
 
 struct Nothing;
@@ -47,6 +48,11 @@ impl Cut for ArenaGate {
     const ARENA_GATES: bool = false;
 }
 
+struct Bell;
+impl Cut for Bell {
+    const RAISES_BELL: bool = false;
+}
+
 struct Cell(AtomicU64);
 
 impl Word for Cell {
@@ -59,12 +65,13 @@ impl Word for Cell {
     }
 }
 
-/// Words of the model's space: cursors and wake words, slots of two words (number, payload), two arena words.
+/// Words of the model's space: cursors, wake words and the bell, slots of two words (number, payload), two arena words.
 const PRODUCED: usize = 0;
 const PEER: usize = 1;
 const TAP: usize = 2;
 const WAKES: usize = 3;
-const SLOTS: usize = 7;
+const BELL: usize = 7;
+const SLOTS: usize = 8;
 const CAPACITY: usize = 2;
 const ARENA: usize = SLOTS + 2 * CAPACITY;
 const WORDS: usize = ARENA + 2;
@@ -87,6 +94,7 @@ impl<C> Clone for Model<C> {
 impl<C: Cut> Model<C> {
     fn new() -> Self {
         let initial = |index| match index {
+            BELL => 0,
             WAKES..SLOTS => AWAKE,
             SLOTS..ARENA if (index - SLOTS) % 2 == 0 => UNFILLED,
             _ => 0,
@@ -102,6 +110,7 @@ impl<C: Cut> Space for Model<C> {
     const PUBLISH: Ordering = C::PUBLISH;
     const TAP_GATES: bool = C::TAP_GATES;
     const ARENA_GATES: bool = C::ARENA_GATES;
+    const RAISES_BELL: bool = C::RAISES_BELL;
 
     fn words(&self, start: usize, len: usize) -> &[Cell] {
         &self.0.words[start..start + len]
@@ -146,6 +155,7 @@ fn ring(tap: bool, slots: u64) -> Ring {
         tap_wake: WAKES + 1,
         space_peer_wake: WAKES + 2,
         space_tap_wake: WAKES + 3,
+        tap_bell: BELL,
         slots: SLOTS,
         capacity: slots,
         arena: ARENA,
@@ -357,6 +367,12 @@ fn a_blocked_producer_reaches_a_tap_that_waits_for_more() {
 #[test]
 fn a_missing_fence_under_pressure_is_noticed() {
     must_fail(3, pressure::<Fence>);
+}
+
+#[test]
+fn a_bell_that_is_not_raised_is_noticed() {
+    must_fail(3, pressure::<Bell>);
+    must_fail(2, tapped::<Bell>(1, 2));
 }
 
 /// Like [`check`], with as much of a model too large to exhaust as a minute allows.
