@@ -123,7 +123,7 @@ fn everything(space: &Space) -> BlockMode {
     let mut cpu = Cpu::new(crate::models::Model::cortex_a15(0, 1, 0, 1));
     cpu.set_mode(Mode::Svc);
     cpu.cp15.cpacr = 0x00f0_0000;
-    cpu.fpexc = 1 << 30;
+    cpu.fpexc = crate::state::FPEXC_EN;
     cpu.t = space.name != "a32";
     BlockMode::of(&cpu)
 }

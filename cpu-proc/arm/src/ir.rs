@@ -219,6 +219,8 @@ pub enum Op {
     Strex,
     /// Opens the local exclusive monitor.
     Clrex,
+    /// Undefined-instruction exception at this instruction unless FPEXC.EN is set. `imm` is the encoding.
+    NeedFp,
     /// Skips the next `imm` micro-ops unless condition `d` (0-13) holds.
     SkipUnless,
     /// `d = helper aux (R[a], R[b], imm)`.

@@ -92,6 +92,9 @@ pub struct Exclusive {
     pub size: u8,
 }
 
+/// FPEXC.EN: VFP and Advanced SIMD instructions run (ARM DDI 0406C B4.1.57).
+pub const FPEXC_EN: u32 = 1 << 30;
+
 /// An encoding that this CPU does not have and that took UNDEF; kept so that it can be named once in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UndefNote {
@@ -182,7 +185,7 @@ pub struct Cpu {
     pub ext: [u32; 64],
     /// FPSCR, all of it.
     pub fpscr: u32,
-    /// FPEXC; bit 30 is EN.
+    /// FPEXC; [`FPEXC_EN`] is its only bit.
     pub fpexc: u32,
     /// Instructions retired since reset, by all cores of the machine. This and the four fields below are the [`Timeline`]: they are right in
     /// the core whose turn it is.
@@ -621,7 +624,7 @@ impl Cpu {
     /// VFP instructions other than VMRS/VMSR of the system registers execute: access allowed and FPEXC.EN set.
     #[inline]
     pub fn vfp_enabled(&self) -> bool {
-        self.fpexc & 1 << 30 != 0 && self.cp10_allowed()
+        self.fpexc & FPEXC_EN != 0 && self.cp10_allowed()
     }
 
     /// Advanced SIMD instructions execute: as VFP, and CPACR.ASEDIS clear.

@@ -32,8 +32,6 @@ pub struct BlockMode {
     pub privileged: bool,
     /// CPACR (and NSACR) let this mode use coprocessors 10 and 11.
     pub vfp_access: bool,
-    /// FPEXC.EN.
-    pub vfp_enabled: bool,
     /// CPACR.ASEDIS is clear.
     pub simd_enabled: bool,
     /// D16 to D31 may be used: CPACR.D32DIS is clear.
@@ -55,7 +53,6 @@ impl BlockMode {
             big_endian: cpu.e,
             privileged: cpu.is_privileged(),
             vfp_access,
-            vfp_enabled: cpu.fpexc & 1 << 30 != 0,
             simd_enabled: cpacr & 1 << 31 == 0,
             d32_enabled: cpacr & 1 << 30 == 0,
             vfp_vectors: cpu.fpscr & 0x0037_0000 != 0,
@@ -63,7 +60,7 @@ impl BlockMode {
         }
     }
 
-    /// Packed for keys; distinct modes of one core give distinct values below 2^16. `extended` is not in it: the cores of a machine are of
+    /// Packed for keys; distinct modes of one core give distinct values below 2^15. `extended` is not in it: the cores of a machine are of
     /// one model.
     pub fn pack(self) -> u32 {
         u32::from(self.it)
@@ -71,10 +68,9 @@ impl BlockMode {
             | u32::from(self.big_endian) << 9
             | u32::from(self.privileged) << 10
             | u32::from(self.vfp_access) << 11
-            | u32::from(self.vfp_enabled) << 12
-            | u32::from(self.simd_enabled) << 13
-            | u32::from(self.d32_enabled) << 14
-            | u32::from(self.vfp_vectors) << 15
+            | u32::from(self.simd_enabled) << 12
+            | u32::from(self.d32_enabled) << 13
+            | u32::from(self.vfp_vectors) << 14
     }
 }
 
@@ -89,6 +85,8 @@ pub struct Builder {
     word: u32,
     temp: u8,
     skip: Option<usize>,
+    /// Instructions from here on run with FPEXC.EN set.
+    fp_is_on: bool,
     ended: bool,
     out: Block,
 }
@@ -108,6 +106,7 @@ impl Builder {
             word: 0,
             temp: FIRST_TEMP,
             skip: None,
+            fp_is_on: false,
             ended: false,
             out,
         };
@@ -535,22 +534,28 @@ impl Builder {
         self.undef();
     }
 
-    /// Checks at translation that VFP instructions may run (CPACR and FPEXC.EN); emits UNDEF and gives `false` if not.
+    /// Checks that VFP instructions may run: CPACR at translation, where it emits UNDEF and gives `false` if they may not; FPEXC.EN when they do run.
+    /// Systems that switch VFP state lazily clear EN for every process that uses none, so it is not in the block's key: all code would be
+    /// translated twice.
     pub fn need_vfp(&mut self) -> bool {
-        let ok = self.mode.vfp_access && self.mode.vfp_enabled;
-        if !ok {
-            self.undef();
-        }
-        ok
+        self.need_fp(self.mode.vfp_access)
     }
 
     /// As [`Self::need_vfp`] for Advanced SIMD instructions.
     pub fn need_simd(&mut self) -> bool {
-        let ok = self.mode.vfp_access && self.mode.vfp_enabled && self.mode.simd_enabled;
-        if !ok {
+        self.need_fp(self.mode.vfp_access && self.mode.simd_enabled)
+    }
+
+    fn need_fp(&mut self, access: bool) -> bool {
+        if !access {
             self.undef();
+        } else if !self.fp_is_on {
+            let w = self.word;
+            self.emit(Op::NeedFp, SINK, 0, 0, w, 0);
+            // What changes EN ends its block, so one look is enough, unless a condition may skip it.
+            self.fp_is_on = self.skip.is_none();
         }
-        ok
+        access
     }
 
     /// Checks that the mode has access to coprocessors 10 and 11, whatever FPEXC.EN says (VMRS and VMSR of FPEXC, FPSID, MVFRn).

@@ -9,7 +9,6 @@ fn mode(thumb: bool, it: u8) -> BlockMode {
         big_endian: false,
         privileged: true,
         vfp_access: true,
-        vfp_enabled: true,
         simd_enabled: true,
         d32_enabled: true,
         vfp_vectors: false,

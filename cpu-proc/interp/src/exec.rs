@@ -455,6 +455,15 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A floating-point instruction while FPEXC.EN is clear.
+    #[cold]
+    #[inline(never)]
+    fn fp_is_off(&mut self, u: &XUop) -> Slow<()> {
+        let i = self.sync(self.ip);
+        self.undefined(i, u.imm);
+        None
+    }
+
     /// Calls a system function.
     #[inline(never)]
     fn system(&mut self, u: &XUop) -> Slow<u32> {

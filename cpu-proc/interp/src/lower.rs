@@ -29,7 +29,7 @@ operations! {
     plain: Nop MovImm Mov Mvn Add AddImm AddLsl Sub RsbImm Adc Sbc And AndImm Orr OrrImm OrrLsl Eor EorImm Bic AddS AddSImm SubS SubSImm AdcS SbcS
         Cmp CmpImm Tst TstImm SetNz SetC SetCBit SetNz64 LslImm LsrImm AsrImm RorImm Rrx Lsl Lsr Asr Ror ShiftC Mul Umull Smull Udiv Sdiv Clz Rbit Rev
         Rev16 Revsh Sxtb Sxth Ubfx Sbfx Bfi Ld32 Ld16 Ld16s Ld8 Ld8s Ld32R Ld16R Ld16sR Ld8R Ld8sR St32 St16 St8 St32R St16R St8R LdX StX Ldm Stm
-        LdmExt StmExt ExtGet ExtSet Ldrex Strex Clrex Helper HelperK Sys Jump JumpIfZero JumpIfNotZero JumpReg JumpRegSame Leave LeavePc SetIt Undef Svc
+        LdmExt StmExt ExtGet ExtSet Ldrex Strex Clrex NeedFp Helper HelperK Sys Jump JumpIfZero JumpIfNotZero JumpReg JumpRegSame Leave LeavePc SetIt Undef Svc
         Smc Bkpt Wfi Wfe Stop;
     cond: JumpEq SkipEq 0 JumpNe SkipNe 1 JumpCs SkipCs 2 JumpCc SkipCc 3 JumpMi SkipMi 4 JumpPl SkipPl 5 JumpVs SkipVs 6 JumpVc SkipVc 7
         JumpHi SkipHi 8 JumpLs SkipLs 9 JumpGe SkipGe 10 JumpLt SkipLt 11 JumpGt SkipGt 12 JumpLe SkipLe 13;
@@ -150,7 +150,6 @@ mod tests {
                 big_endian: i & 2 != 0,
                 privileged: i & 4 != 0,
                 vfp_access: i & 0x30 != 0,
-                vfp_enabled: i & 0xc0 != 0,
                 simd_enabled: i & 0x300 != 0,
                 d32_enabled: i & 0x400 == 0,
                 vfp_vectors: i & 0x1800 == 0,

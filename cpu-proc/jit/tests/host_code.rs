@@ -32,7 +32,6 @@ fn mode(thumb: bool) -> BlockMode {
         big_endian: false,
         privileged: true,
         vfp_access: true,
-        vfp_enabled: true,
         simd_enabled: true,
         d32_enabled: true,
         vfp_vectors: false,

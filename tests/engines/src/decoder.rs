@@ -14,7 +14,6 @@ pub fn mode(bits: u32) -> BlockMode {
         big_endian: bits & 0x200 != 0,
         privileged: bits & 0x400 != 0,
         vfp_access: bits & 0x800 != 0,
-        vfp_enabled: bits & 0x1000 != 0,
         simd_enabled: bits & 0x2000 != 0,
         d32_enabled: bits & 0x4000 != 0,
         vfp_vectors: bits & 0x8000 != 0,

@@ -7,7 +7,7 @@ use super::fpscr::{Fpscr, Rounding};
 use super::ops::{self, Host};
 use super::soft::{self, Double, Half, Single};
 use crate::ir::{Helper, HelperId, SysHelper};
-use crate::state::{Cpu, Flags};
+use crate::state::{Cpu, FPEXC_EN, Flags};
 use crate::sysop::{SysCtx, Trap};
 
 /// The helper group of VFP in [`crate::ir::HELPERS`].
@@ -216,7 +216,7 @@ fn write_fpscr(c: &mut Cpu, _: &mut SysCtx<'_>, a: u32, _: u32, _: u32) -> Resul
 
 /// VMSR FPEXC, `R[a]`: only EN exists, as there is neither a subarchitecture nor a trapped exception (Cortex-A15 TRM 10.3.6).
 fn write_fpexc(c: &mut Cpu, _: &mut SysCtx<'_>, a: u32, _: u32, _: u32) -> Result<u32, Trap> {
-    c.fpexc = a & 1 << 30;
+    c.fpexc = a & FPEXC_EN;
     Ok(0)
 }
 

@@ -76,6 +76,7 @@ pub fn effects(u: &Uop) -> Effects {
         Ldm => other(a, u64::from(u.imm)),
         Stm => other(a | u64::from(u.imm), 0),
         LdmExt | StmExt => other(a, 0),
+        NeedFp => other(GUEST, 0),
         Ldrex => other(a, d),
         Strex => other(a | 1 << (u.imm & 63) | 1 << (u.imm >> 8 & 63), d),
         Helper | Sys => Effects { uses: a | b | GUEST, defs: d, fuse: NZCV, fdef: 0, barrier: true, pure: false },

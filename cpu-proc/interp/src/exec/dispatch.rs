@@ -4,7 +4,7 @@ use super::{CHAIN, Next, Run, STEP};
 use crate::cache::{Code, CodePtr, jump_key};
 use crate::lower::{X, XUop};
 use reprise_arm::ir::{HELPERS, MemKind, Size, ZERO};
-use reprise_arm::state::Flags;
+use reprise_arm::state::{FPEXC_EN, Flags};
 use reprise_arm::translate::BlockMode;
 use std::ptr::NonNull;
 
@@ -450,6 +450,11 @@ impl Run<'_> {
                         set!(u.d, v);
                     }
                     X::Clrex => (*cpu).excl.valid = false,
+                    X::NeedFp => {
+                        if (*cpu).fpexc & FPEXC_EN == 0 {
+                            slow!(self.fp_is_off(u));
+                        }
+                    }
                     X::Helper => {
                         let f = HELPERS.get_unchecked(u.aux as usize >> 8).get_unchecked(u.aux as usize & 0xff).f;
                         let v = f(&mut *cpu, get!(u.a), get!(u.b), u.imm);

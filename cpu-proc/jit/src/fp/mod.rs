@@ -28,6 +28,7 @@ use dynasmrt::DynamicLabel;
 use reprise_arm::fp::fpscr::Fpscr;
 use reprise_arm::fp::vfp_helpers::GROUP;
 use reprise_arm::ir::{HELPERS, HelperId, Op, Uop};
+use reprise_arm::state::{Cpu, FPEXC_EN};
 
 use crate::emit::{Emitter, ext, fpscr};
 
@@ -123,8 +124,10 @@ impl Mode {
     }
 }
 
-/// Jumps to `other`, a host address, unless FPSCR is as `mode` says. Spoils `eax`.
+/// Jumps to `other`, a host address, unless FPSCR is as `mode` says and FPEXC.EN is set. Spoils `eax`.
 pub(crate) fn expect(e: &mut Emitter, mode: Mode, other: u64) {
+    let fpexc = std::mem::offset_of!(Cpu, fpexc) as i32;
+    x!(e; test DWORD [rbp + fpexc], FPEXC_EN as i32 ; jz extern other as usize);
     x!(e; mov eax, Mode::MASK as i32 ; and eax, [rbp + fpscr()] ; cmp eax, mode.bits() as i32 ; jne extern other as usize);
 }
 

@@ -7,7 +7,7 @@ use crate::regs::{EAX, ECX};
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use reprise_arm::cp15::{Cp15, SysReg};
 use reprise_arm::ir::{MemKind, Op, Size, Uop};
-use reprise_arm::state::{Cpu, Exclusive, HostState};
+use reprise_arm::state::{Cpu, Exclusive, FPEXC_EN, HostState};
 use reprise_arm::sysop::id::{CPS, MRC, MSR_CPSR};
 use std::mem::offset_of;
 
@@ -34,6 +34,10 @@ impl Lower<'_> {
                 true
             }
             Op::Ldrex | Op::Strex => self.exclusive(i, u),
+            Op::NeedFp => {
+                self.need_fp(i);
+                true
+            }
             _ => false,
         }
     }
@@ -98,6 +102,17 @@ impl Lower<'_> {
             ; mov [rbp + mask_i], al
             ; =>back
         );
+    }
+
+    /// FPEXC.EN. What is known of FPSCR was found out with EN set ([`crate::fp::expect`]).
+    fn need_fp(&mut self, i: usize) {
+        if self.e.fpscr.is_some() {
+            return;
+        }
+        let (off, back) = (self.e.label(), self.e.label());
+        self.cold_step(i, off, back);
+        let fpexc = cpu(offset_of!(Cpu, fpexc));
+        dynasm!(self.e.asm ; .arch x64 ; test DWORD [rbp + fpexc], FPEXC_EN as i32 ; jz =>off ; =>back);
     }
 
     /// MRS of the CPSR.
