@@ -108,7 +108,7 @@ pub const MAX_SHADOWS: usize = 64;
 /// Largest register window that gets a policy table; what lies behind it is synchronous.
 const MAX_POLICY_WINDOW: u64 = 1 << 20;
 
-/// The policy table of a plugin's spec: one entry for each aligned word of the window.
+/// The policy table of a plugin's spec: one entry for each aligned word of the window, up to the last one with a register. Others are synchronous.
 ///
 /// # Errors
 /// A text for the user if the spec has more shadows than a link can keep.
@@ -120,7 +120,9 @@ pub fn policy_table(spec: &PluginSpec) -> Result<Vec<RegPolicy>, String> {
             spec.shadows.len()
         ));
     }
-    let words = spec.window.min(MAX_POLICY_WINDOW).div_ceil(4) as usize;
+    // Up to the last register: a flash or a frame buffer has a large window and few of them.
+    let end = spec.registers.iter().map(|r| r.offset.saturating_add(4)).max().unwrap_or(0);
+    let words = end.min(spec.window).min(MAX_POLICY_WINDOW).div_ceil(4) as usize;
     let mut table = vec![RegPolicy::SYNC; words];
     for r in &spec.registers {
         let Some(entry) = table.get_mut((r.offset / 4) as usize).filter(|_| r.offset % 4 == 0) else { continue };

@@ -21,7 +21,7 @@ use reprise_child::operator::Command;
 use reprise_child::syscall_name;
 use reprise_device::spec::PluginSpec;
 use reprise_machine::lookup::Layout;
-use reprise_machine::{Backend, Dma, Machine, Pins, Spans, Wire};
+use reprise_machine::{Backend, Device, Dma, Limits, Machine, Pins, Spans, Wire};
 
 use crate::children::{Descriptors, Running, own_cpu_seconds};
 use crate::disks::OpenDisk;
@@ -46,8 +46,12 @@ const FINISH_TIME: Duration = Duration::from_secs(60);
 /// How long a child may take to exit once it is told to.
 const EXIT_TIME: Duration = Duration::from_secs(5);
 
-/// Bytes of the arenas of a channel whose device may use DMA, at least: some of the longest transfers.
-const DMA_ARENA: u32 = 4 << 20;
+/// Bytes of the arenas of a channel whose device may use DMA, at least: the longest transfer, and common ones beside it.
+const DMA_ARENA: u32 = 2 << 20;
+/// Most slots in a ring of a device without a host side, and bytes of its arenas: it has registers and lines, and no data to speak of. All pages of a
+/// segment are allocated before the guest starts, so that large rings cost every start some milliseconds.
+const QUIET_SLOTS: u32 = 1024;
+const QUIET_ARENA: u32 = 64 << 10;
 
 /// The most notes of the children that are shown.
 const MAX_NOTES: usize = 200;
@@ -327,14 +331,7 @@ impl<'a> Session<'a> {
         let limits = &setup.machine.limits;
         let tap = matches!(setup.mode, Mode::Record | Mode::Verify);
         for (i, device) in setup.machine.devices.iter().enumerate() {
-            let arena = if device.dma == Dma::None { limits.arena } else { limits.arena.max(DMA_ARENA) };
-            let config = ChannelConfig {
-                request_slots: limits.request_slots,
-                event_slots: limits.event_slots,
-                request_arena: arena,
-                event_arena: arena,
-                ..ChannelConfig::new(i as u16, &device.name, tap)
-            };
+            let config = channel_config(i as u16, device, limits, tap);
             self.channels.push(ChannelSegment::create(&segments[i], &config).context("a channel")?);
             self.people.lay(device.backend, setup.mode).context("a device's wire")?;
         }
@@ -1096,6 +1093,23 @@ impl<'a> Session<'a> {
                 self.trouble(Some(role), text, Blame::Other);
             }
         }
+    }
+}
+
+/// The sizes of a device's channel.
+fn channel_config(id: u16, device: &Device, limits: &Limits, tap: bool) -> ChannelConfig {
+    let host_side = device.disk.is_some() || !matches!(device.backend, Backend::None | Backend::Null | Backend::Rtc);
+    let (slots, arena) = match (&device.dma, host_side) {
+        (Dma::None, false) => (QUIET_SLOTS, limits.arena.min(QUIET_ARENA)),
+        (Dma::None, true) => (u32::MAX, limits.arena),
+        _ => (u32::MAX, limits.arena.max(DMA_ARENA)),
+    };
+    ChannelConfig {
+        request_slots: limits.request_slots.min(slots),
+        event_slots: limits.event_slots.min(slots),
+        request_arena: arena,
+        event_arena: arena,
+        ..ChannelConfig::new(id, &device.name, tap)
     }
 }
 

@@ -958,7 +958,8 @@ impl TapPort {
 }
 
 fn tap_interest<'a>(life: &'a Life, inbox: &'a Inbox, ring: RingName, more: u64) -> Interest<'a> {
-    let more = more.max(1) - u64::from(inbox.held);
+    // Who slept until a ring is full would hold its producer up.
+    let more = more.min(inbox.reader.ring().capacity / 2).max(1) - u64::from(inbox.held);
     life.interest(inbox.reader.target(more, life.closed()), ring)
 }
 

@@ -1,5 +1,6 @@
 //! How an end waits: spin for a while, then sleep on a shared futex, and give up when told to.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -142,7 +143,9 @@ impl SpinPolicy {
 
     /// Two spinners need two cores.
     fn fitting(self) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // Asking reads files of the system, and a CPU process has many channels.
+        static CORES: OnceLock<usize> = OnceLock::new();
+        let cores = *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
         if cores > 1 { self } else { Self::SLEEP }
     }
 }
