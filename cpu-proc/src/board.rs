@@ -70,6 +70,13 @@ pub struct Region {
     pub target: Target,
 }
 
+impl Region {
+    #[inline]
+    fn holds(&self, pa: u64) -> bool {
+        pa.wrapping_sub(self.start) < self.size
+    }
+}
+
 /// Where a device's output pin leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
@@ -186,6 +193,8 @@ pub struct Board<P> {
     /// Devices, in the order of the machine file.
     pub links: Vec<Link<P>>,
     map: Vec<Region>,
+    /// For a page, by [`recent_slot`], the region that was last found there.
+    recent: [u16; RECENT],
     wires: Vec<Connection>,
     queued: VecDeque<FollowUp>,
     /// For each device, whether the bus answers at its addresses once it is gone: reads give zero, writes are lost. Else an access is an external
@@ -221,6 +230,16 @@ pub struct Board<P> {
     trail: VecDeque<Access>,
 }
 
+/// Entries of [`Board::recent`], a power of two.
+const RECENT: usize = 32;
+
+/// Where [`Board::recent`] has the page of an address.
+#[inline]
+fn recent_slot(pa: u64) -> usize {
+    // Boards put devices at multiples of large powers of two: all bits have a say.
+    ((pa >> 12) as u32).wrapping_mul(0x9e37_79b1) as usize >> (32 - RECENT.trailing_zeros())
+}
+
 impl<P: Port> Board<P> {
     /// A board whose devices were not reset yet. Regions must not overlap.
     pub fn new(clock: Clock, gic: Gic, links: Vec<Link<P>>, mut map: Vec<Region>, wires: Vec<Connection>) -> Self {
@@ -228,6 +247,7 @@ impl<P: Port> Board<P> {
         for w in map.windows(2) {
             assert!(w[0].start + w[0].size <= w[1].start, "regions at {:#x} and {:#x} overlap", w[0].start, w[1].start);
         }
+        assert!(map.len() <= 1 << 16, "{} regions", map.len());
         Self {
             clock,
             pmu_spi: None,
@@ -240,6 +260,7 @@ impl<P: Port> Board<P> {
             words: Vec::new(),
             links,
             map,
+            recent: [0; RECENT],
             wires,
             queued: VecDeque::new(),
             sockets: Vec::new(),
@@ -278,12 +299,22 @@ impl<P: Port> Board<P> {
         self.trail.iter()
     }
 
+    /// The region at an address.
     #[inline]
-    fn find(&self, pa: u64) -> Option<Region> {
-        let i = self.map.partition_point(|r| r.start <= pa);
-        let r = *self.map.get(i.checked_sub(1)?)?;
+    fn find(&mut self, pa: u64) -> Option<Region> {
+        let slot = recent_slot(pa);
+        let known = self.map.get(usize::from(self.recent[slot])).filter(|r| r.holds(pa));
+        let r = *match known {
+            Some(r) => r,
+            None => {
+                // A driver goes back and forth between a few devices: a search each time is a chain of mispredicted branches.
+                let i = self.map.partition_point(|r| r.start <= pa).checked_sub(1)?;
+                let r = self.map.get(i).filter(|r| r.holds(pa))?;
+                self.recent[slot] = i as u16;
+                r
+            }
+        };
         match r.target {
-            _ if pa - r.start >= r.size => None,
             Target::Device(d) if self.links[d].is_gone() => {
                 self.sockets.get(d).is_some_and(|bus| *bus).then_some(Region { target: Target::Zero, ..r })
             }
