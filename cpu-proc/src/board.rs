@@ -223,6 +223,8 @@ pub struct Board<P> {
     private_due: Option<u64>,
     /// Requests sent and effects consumed so far, on all channels.
     pub traffic: u64,
+    /// Leave the engine when there were so many: a recording wants a progress mark before there are too many for a chunk.
+    pub leave_at: u64,
     /// The device that was used last: only its process spins.
     active: usize,
     /// MMIO accesses so far.
@@ -276,6 +278,7 @@ impl<P: Port> Board<P> {
             nearest: None,
             private_due: None,
             traffic: 0,
+            leave_at: u64::MAX,
             active: 0,
             accesses: 0,
             trail: VecDeque::with_capacity(TRAIL),
@@ -755,6 +758,7 @@ impl<P: Port> Board<P> {
         After {
             wrote,
             exit: self.exit_always
+                || self.traffic >= self.leave_at
                 || changed
                 || wrote
                 || self.power.is_some()

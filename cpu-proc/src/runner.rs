@@ -96,6 +96,10 @@ pub trait Host<P> {
 /// Slices for which a channel counts as busy after a message: a driver that writes register after register is soon back.
 const BUSY_SLICES: u64 = 32;
 
+/// After so many times [`Policy::messages_per_progress`] the engine need not reach the end of its slice first: a device may cause thousands of effects
+/// with each instruction.
+const FLOOD: u64 = 8;
+
 /// The outputs of a core's generic timer, looked at only when they can have changed.
 #[derive(Debug)]
 struct TimerWatch {
@@ -248,6 +252,9 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         let icount = cores.cpu().icount;
         let vtime = board.clock.vtime(icount);
         board.core = cores.current();
+        if matches!(mode, Mode::Record(_)) {
+            board.leave_at = board.traffic + FLOOD * policy.messages_per_progress;
+        }
         let timers = (0..cores.len()).map(TimerWatch::new).collect();
         Self {
             cores,
@@ -546,6 +553,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         self.put(Entry { pos, what: What::Consumed { device, effect: number, check } })?;
         self.board.deliver_queued(self.vtime())?;
         self.fire_due()?;
+        self.progress_if_due()?;
         Ok(true)
     }
 
@@ -566,6 +574,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             self.put(Entry { pos, what: What::Host { device, request, port, data: data.clone() } })?;
             self.board.request(device, vtime, Request::Host { port, data: &data })?;
             self.fire_due()?;
+            self.progress_if_due()?;
         }
         Ok(())
     }
@@ -587,12 +596,13 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
                 self.progress()?;
             }
         }
-        if matches!(self.mode, Mode::Record(_))
-            && self.messages() - self.last_progress.1 >= self.policy.messages_per_progress
-        {
-            self.progress()?;
-        }
-        Ok(())
+        self.progress_if_due()
+    }
+
+    /// A progress mark, if there were many messages since the last one.
+    fn progress_if_due(&mut self) -> Result<()> {
+        let due = self.messages() - self.last_progress.1 >= self.policy.messages_per_progress;
+        if due && matches!(self.mode, Mode::Record(_)) { self.progress() } else { Ok(()) }
     }
 
     fn messages(&self) -> u64 {
@@ -620,6 +630,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         let e = self.progress_entry();
         self.put(e)?;
         self.last_progress = (self.icount(), self.messages());
+        self.board.leave_at = self.board.traffic + FLOOD * self.policy.messages_per_progress;
         Ok(())
     }
 

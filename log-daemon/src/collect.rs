@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use reprise_channel::fold;
-use reprise_recording::{Chunk, Entry, Message, Output, Swap, journal};
+use reprise_recording::{Chunk, Entry, MAX_CHUNK_RECORDS, Message, Output, Swap, journal};
 use thiserror::Error;
 
 use crate::staging::Item;
@@ -66,10 +66,9 @@ pub(crate) struct Base {
 #[derive(Debug)]
 pub(crate) struct Collector {
     journal: Vec<Entry>,
-    /// Journal entries up to and with the last complete progress group.
-    closed: usize,
-    /// The marks of that group, and of the group that is still coming in.
-    marks: Vec<Entry>,
+    /// The complete progress groups in it.
+    groups: VecDeque<Group>,
+    /// The marks of the group that is still coming in.
     coming: Vec<Entry>,
     missing_marks: u64,
     channels: Vec<Pending>,
@@ -78,6 +77,16 @@ pub(crate) struct Collector {
     taken: u64,
     bytes: usize,
     records: u64,
+    /// Most records of a chunk.
+    pub(crate) limit: usize,
+}
+
+/// A complete progress group: up to here a chunk can be cut.
+#[derive(Debug)]
+struct Group {
+    /// Journal entries up to and with it.
+    end: usize,
+    marks: Vec<Entry>,
 }
 
 /// An upper bound on the memory that one pending record takes, to bound the collector's memory.
@@ -88,8 +97,7 @@ impl Collector {
     pub(crate) fn new(channels: usize) -> Self {
         Self {
             journal: Vec::new(),
-            closed: 0,
-            marks: Vec::new(),
+            groups: VecDeque::new(),
             coming: Vec::new(),
             missing_marks: 0,
             channels: (0..channels).map(|_| Pending::default()).collect(),
@@ -97,7 +105,13 @@ impl Collector {
             taken: 0,
             bytes: 0,
             records: 0,
+            limit: MAX_CHUNK_RECORDS,
         }
+    }
+
+    /// With chunks of at most `limit` records: for tests that are to see many of them.
+    pub(crate) fn limited(self, limit: usize) -> Self {
+        Self { limit, ..self }
     }
 
     /// A collector that goes on from where another was.
@@ -179,7 +193,7 @@ impl Collector {
 
     /// Whether a chunk can be cut.
     pub(crate) fn can_cut(&self) -> bool {
-        self.closed > 0
+        !self.groups.is_empty()
     }
 
     /// Takes the next journal entry.
@@ -205,9 +219,10 @@ impl Collector {
         };
         self.journal.push(e);
         if closes {
-            self.closed = self.journal.len();
-            if e.kind != journal::END_HASH {
-                self.marks = std::mem::take(&mut self.coming);
+            let end = self.journal.len();
+            match self.groups.back_mut() {
+                Some(last) if e.kind == journal::END_HASH => last.end = end,
+                _ => self.groups.push_back(Group { end, marks: std::mem::take(&mut self.coming) }),
             }
         }
     }
@@ -245,18 +260,21 @@ impl Collector {
         self.channels.iter().flat_map(|c| &c.output).map(|o| o.data.len()).sum()
     }
 
-    /// Cuts a chunk at the last complete progress group: the journal up to it, and of each channel what its marks name.
+    /// Cuts at the last complete progress group up to which one chunk can hold everything: the journal up to it, and of each channel what its marks
+    /// name. If even the first group is too large, its effects and output go ahead in chunks of their own. Empty if there is no complete group.
+    /// What is cut depends on nothing but what was taken.
     ///
     /// # Errors
     /// [`Mismatch`] if a channel did not bring what the journal says was sent or consumed, or something else.
-    pub(crate) fn cut(&mut self) -> Result<Option<Chunk>, Mismatch> {
-        if self.closed == 0 {
-            return Ok(None);
-        }
-        let journal = self.journal.drain(..self.closed).collect();
+    pub(crate) fn cut(&mut self) -> Result<Vec<Chunk>, Mismatch> {
+        let fits = self.groups.iter().rposition(|g| self.size(g) <= self.limit).unwrap_or(0);
+        let Some(Group { end, marks }) = self.groups.drain(..self.groups.len().min(fits + 1)).next_back() else {
+            return Ok(Vec::new());
+        };
+        self.groups.iter_mut().for_each(|g| g.end -= end);
+        let journal = self.journal.drain(..end).collect();
         let mut chunk = Chunk { journal, swaps: std::mem::take(&mut self.swaps), ..Chunk::default() };
-        self.closed = 0;
-        for mark in std::mem::take(&mut self.marks) {
+        for mark in marks {
             let Some(p) = self.channels.get_mut(usize::from(mark.channel)) else {
                 return Err(Mismatch {
                     channel: mark.channel,
@@ -268,8 +286,24 @@ impl Collector {
                 *chunk.channel(mark.channel) = records;
             }
         }
+        // A group without marks is the end, whose marks are in an earlier chunk already: output may have come since.
+        for (c, p) in self.channels.iter_mut().enumerate().filter(|(_, p)| !p.output.is_empty()) {
+            chunk.channel(c as u16).output = std::mem::take(&mut p.output);
+        }
         self.bytes = self.journal.len() * RECORD_BYTES + self.channels.iter().map(Pending::bytes).sum::<usize>();
-        Ok(Some(chunk))
+        Ok(chunk.into_pieces(self.limit))
+    }
+
+    /// How many records a chunk has that is cut at a group.
+    fn size(&self, group: &Group) -> usize {
+        let of = |mark: &Entry| {
+            let p = self.channels.get(usize::from(mark.channel))?;
+            let (requests, effects) = (mark.a.wrapping_sub(p.at.requests_done), mark.b.wrapping_sub(p.at.effects_done));
+            Some(usize::try_from(requests.saturating_add(effects)).unwrap_or(usize::MAX))
+        };
+        let output: usize = self.channels.iter().map(|p| p.output.len()).sum();
+        let messages = group.marks.iter().filter_map(of).fold(0, usize::saturating_add);
+        (group.end + self.swaps.len() + output).saturating_add(messages)
     }
 }
 
@@ -351,7 +385,7 @@ mod tests {
             put(&mut c, 0, effect(i, i * 3));
         }
         c.request(1, request(0));
-        assert_eq!(c.cut().unwrap(), None, "no progress group yet");
+        assert_eq!(c.cut().unwrap(), [], "no progress group yet");
         let hash = (0..3).fold(0, |h, i| roll(h, &effect(i, i * 3)));
         c.journal(entry(journal::WARP, 0, 7, 0, 0));
         c.journal(entry(journal::PROGRESS, 0, 100, 100, 2));
@@ -359,12 +393,12 @@ mod tests {
         assert!(!c.can_cut(), "a mark is missing");
         c.journal(entry(journal::MARK, 1, 0, 0, 0));
         c.journal(entry(journal::WARP, 0, 8, 0, 0));
-        let chunk = c.cut().unwrap().expect("closed");
+        let chunk = c.cut().unwrap().pop().expect("closed");
         assert_eq!(chunk.journal.len(), 4);
         assert_eq!(chunk.channels[&0].requests.len(), 4);
         assert_eq!(chunk.channels[&0].effects.len(), 3);
         assert!(!chunk.channels.contains_key(&1));
-        assert_eq!(c.cut().unwrap(), None);
+        assert_eq!(c.cut().unwrap(), []);
     }
 
     #[test]
@@ -383,6 +417,49 @@ mod tests {
         c.journal(entry(journal::PROGRESS, 0, 1, 1, 1));
         c.journal(entry(journal::MARK, 0, 1, 0, 0));
         assert!(c.cut().unwrap_err().what.contains("1 requests"));
+    }
+
+    /// Two groups that fit, of which one chunk can't hold both, and one that is too large by itself.
+    #[test]
+    fn a_flood_is_cut_into_chunks_that_hold_it() {
+        let mut c = Collector::new(2).limited(20);
+        for i in 0..3 {
+            c.request(0, request(i));
+        }
+        (0..70).for_each(|i| put(&mut c, 0, effect(i, i)));
+        c.take(Item::Output(1, 0, 0, b"said".to_vec()));
+        for (requests, effects) in [(1, 8), (2, 16), (3, 70)] {
+            let hash = (0..effects).fold(0, |h, i| roll(h, &effect(i, i)));
+            c.journal(entry(journal::PROGRESS, 0, effects, effects, 2));
+            c.journal(entry(journal::MARK, 0, requests, effects, hash));
+            c.journal(entry(journal::MARK, 1, 0, 0, 0));
+        }
+        let mut all = Vec::new();
+        while c.can_cut() {
+            all.extend(c.cut().unwrap());
+        }
+        assert!(all.iter().all(|k| k.records() <= 20), "{:?}", all.iter().map(Chunk::records).collect::<Vec<_>>());
+        let groups = |k: &Chunk| k.journal.iter().filter(|e| e.kind == journal::PROGRESS).count();
+        assert_eq!(all.iter().map(groups).collect::<Vec<_>>(), [1, 1, 0, 0, 1]);
+        let of = |k: &Chunk| k.channels.get(&0).map_or(Vec::new(), |r| r.effects.clone());
+        assert_eq!(all.iter().flat_map(of).collect::<Vec<_>>(), (0..70).map(|i| effect(i, i)).collect::<Vec<_>>());
+        // What is asked of a device stands with the journal, which names it.
+        assert_eq!(all[4].channels[&0].requests, [request(2)]);
+        assert_eq!(all[0].channels[&1].output[0].data, b"said");
+    }
+
+    /// The CPU's last marks are in a chunk; then a device says something more, and the end comes.
+    #[test]
+    fn output_behind_the_last_marks_comes_with_the_end() {
+        let mut c = Collector::new(1);
+        c.journal(entry(journal::PROGRESS, 0, 1, 1, 1));
+        c.journal(entry(journal::MARK, 0, 0, 0, 0));
+        assert_eq!(c.cut().unwrap().len(), 1);
+        c.take(Item::Output(0, 0, 0, b"late".to_vec()));
+        c.journal(entry(journal::END, 0, 1, 1, 1));
+        c.journal(entry(journal::END_HASH, 0, 1, 1, 1));
+        assert_eq!(c.cut().unwrap()[0].channels[&0].output[0].data, b"late");
+        assert_eq!(c.output_bytes(), 0);
     }
 
     #[test]
@@ -410,7 +487,7 @@ mod tests {
             let chunk = c.cut().unwrap();
             assert_eq!(again.cut().unwrap(), chunk);
             assert_eq!(again.waiting(), c.waiting());
-            assert_eq!(chunk.unwrap().swaps.len(), usize::from(requests == 2));
+            assert_eq!(chunk[0].swaps.len(), usize::from(requests == 2));
         }
         assert_eq!(c.channel(0), &ChannelBase { requests: 6, events: 12, effects: 6, ..c.channel(0).clone() });
     }

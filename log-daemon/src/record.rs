@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 use reprise_channel::{Abort, DaemonControl, EndReason, Event, Interest, SpinPolicy, TapPort, wait_many};
 use reprise_child::Control;
 use reprise_child::control::{FromChild, LogFinished, LogStart, Totals};
-use reprise_recording::{DirMedium, End, Entry, Resumed, Swap, Writer, WriterOptions, journal};
+use reprise_recording::{
+    Chunk, DirMedium, End, Entry, MAX_CHUNK_RECORDS, Resumed, Swap, Writer, WriterOptions, journal,
+};
 
 use crate::collect::{Base, Collector};
 use crate::convert;
@@ -94,10 +96,11 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Attaches everything and opens the recording, whose manifest the supervisor has written, and which an earlier daemon may have begun.
     pub(crate) fn new(start: &LogStart) -> Result<Self> {
-        Self::build(start, None)
+        Self::build(start, None, MAX_CHUNK_RECORDS)
     }
 
-    fn build(start: &LogStart, fuse: Option<Fuse>) -> Result<Self> {
+    /// `limit`: most records of a chunk.
+    fn build(start: &LogStart, fuse: Option<Fuse>, limit: usize) -> Result<Self> {
         let control = DaemonControl::attach(&start.control_segment).context("attaching the control segment")?;
         let taps = start
             .channels
@@ -108,7 +111,7 @@ impl Recorder {
             Writer::resume(Path::new(&start.dir_path), WriterOptions::default()).context("opening the recording")?;
         let mut recorder = Self {
             control,
-            collector: Collector::new(taps.len()),
+            collector: Collector::new(taps.len()).limited(limit),
             taps,
             staging: None,
             waiting: None,
@@ -132,9 +135,9 @@ impl Recorder {
 
     /// Goes on where an earlier daemon was killed.
     ///
-    /// The staging memory says how many chunks there were when it was last tidied up, and holds all that was taken since. If the recording has one more,
-    /// the daemon died after writing it: the same chunk is cut again, and thrown away. All that the rings hold from their cursors on and that is staged
-    /// is skipped by its number.
+    /// The staging memory says how many chunks there were when it was last tidied up, and holds all that was taken since. If the recording has more,
+    /// the daemon died after writing them: the same are cut again, and those that are there thrown away. All that the rings hold from
+    /// their cursors on and that is staged is skipped by its number.
     fn resume(&mut self, staging: Option<&OwnedFd>, resumed: Resumed) -> Result<()> {
         if resumed.cut_off > 0 {
             tracing::debug!("{} bytes of a chunk that was not written to its end are cut off", resumed.cut_off);
@@ -160,22 +163,26 @@ impl Recorder {
         }
         let before = base.chunks;
         items.iter().for_each(|item| self.note_end(item));
-        self.collector = Collector::resume(base, items);
+        self.collector = Collector::resume(base, items).limited(self.collector.limit);
         if let Some(last) = &resumed.last {
             last.journal.iter().for_each(|e| self.note_end(&Item::Journal(*e)));
         }
         match self.chunks.checked_sub(before) {
             Some(0) => Ok(()),
             Some(1) if self.complete => Ok(()),
-            Some(1) => {
+            Some(written) => {
                 let again = self.collector.cut().map_err(|e| anyhow::anyhow!("{e}"))?;
-                let last = resumed.last.map(|c| reprise_recording::Chunk { seq: 0, ..c });
-                if again != last {
+                let last = resumed.last.map(|c| Chunk { seq: 0, ..c });
+                let written = usize::try_from(written)?;
+                if again.get(written - 1) != last.as_ref() {
                     bail!("the recording's last chunk is not what the staging memory holds");
+                }
+                for chunk in &again[written..] {
+                    self.append(chunk).context("writing the recording")?;
                 }
                 self.tidy()
             }
-            _ => bail!("the recording has {} chunks, the staging memory says {before}", self.chunks),
+            None => bail!("the recording has {} chunks, the staging memory says {before}", self.chunks),
         }
     }
 
@@ -373,19 +380,34 @@ impl Recorder {
             return Ok(());
         }
         self.last_chunk = Instant::now();
-        let chunk = match self.collector.cut() {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => return Ok(()),
-            Err(e) => return self.fail(e.to_string(), control),
-        };
-        self.at(Point::Cut)?;
-        let Some(w) = &mut self.writer else { return Ok(()) };
-        if let Err(e) = w.append(&chunk) {
-            return self.fail(format!("writing the recording: {e}"), control);
+        // More than once if one chunk can't hold it all.
+        while self.collector.can_cut() {
+            let chunks = match self.collector.cut() {
+                Ok(chunks) => chunks,
+                Err(e) => return self.fail(e.to_string(), control),
+            };
+            self.at(Point::Cut)?;
+            if self.writer.is_none() {
+                continue;
+            }
+            for chunk in &chunks {
+                if let Err(e) = self.append(chunk) {
+                    return self.fail(format!("writing the recording: {e}"), control);
+                }
+                self.at(Point::Written)?;
+            }
+            self.tidy()?;
         }
-        (self.chunks, self.bytes) = (w.chunks(), w.bytes());
-        self.at(Point::Written)?;
-        self.tidy()
+        Ok(())
+    }
+
+    /// Writes a chunk.
+    fn append(&mut self, chunk: &Chunk) -> Result<(), reprise_recording::Error> {
+        if let Some(w) = &mut self.writer {
+            w.append(chunk)?;
+            (self.chunks, self.bytes) = (w.chunks(), w.bytes());
+        }
+        Ok(())
     }
 
     /// The recording ends here; what was written stays good. The rings are still drained, so that nobody hangs.

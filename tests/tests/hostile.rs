@@ -141,12 +141,17 @@ fn a_plugin_that_breaks_a_rule_dies_alone() {
     }
 }
 
-/// A flood within the limits of the ABI is only slow.
+/// A flood within the limits of the ABI is only slow: 300,000 effects in a thousand instructions, more than a chunk holds.
 #[test]
 fn a_plugin_that_floods_its_ring_holds_nobody_up() {
     let rig = Rig::new();
     let run = record_with(&rig, &with_hostile_plugin(&rig, "FLOOD"), "FLOOD").ended(exit::OK);
     assert!(!run.ended.stderr.contains("finds nothing"), "{}", run.ended.stderr);
+    assert_eq!(run.field("verdict"), "recorded", "{}", run.ended.stderr);
+    let info = rig.output(rig.program("reprise-log").args(["stat", "--json"]).arg(&run.recording));
+    let stat: serde_json::Value = serde_json::from_slice(&info.stdout).expect("JSON");
+    let messages: u64 = stat["messages"].as_array().expect("a list").iter().filter_map(|m| m["number"].as_u64()).sum();
+    assert!(messages > 300_000, "the flood is in the recording: {messages}");
     rig.replay(&run.recording, &[]).exact(&run);
     rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
 }

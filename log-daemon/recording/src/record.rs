@@ -182,6 +182,36 @@ impl Chunk {
         self.journal.len() + self.swaps.len() + self.channels.values().map(of).sum::<usize>()
     }
 
+    /// Chunks of at most `limit` records that say the same. In one that has more, effects and output, as many as need be, go ahead in chunks of their own;
+    /// the last has the rest, with the journal that tells what became of them. (Journal, requests and swaps stay together, however many they are.)
+    pub fn into_pieces(mut self, limit: usize) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        while let Some(over) = self.records().checked_sub(limit).filter(|over| *over > 0) {
+            let mut room = over.min(limit);
+            let mut piece = Self::default();
+            for (c, r) in &mut self.channels {
+                let (effects, output) =
+                    (r.effects.len().min(room), r.output.len().min(room - r.effects.len().min(room)));
+                room -= effects + output;
+                let moved = ChannelRecords {
+                    requests: Vec::new(),
+                    effects: r.effects.drain(..effects).collect(),
+                    output: r.output.drain(..output).collect(),
+                };
+                if !moved.is_empty() {
+                    piece.channels.insert(*c, moved);
+                }
+            }
+            self.channels.retain(|_, r| !r.is_empty());
+            if piece.is_empty() {
+                break;
+            }
+            pieces.push(piece);
+        }
+        pieces.push(self);
+        pieces
+    }
+
     /// How far it reaches: position, icount and vtime of its last Progress or End entry, or of the final record.
     pub fn reaches(&self) -> Option<(Position, u64, u64)> {
         if let Some(e) = &self.end {

@@ -55,6 +55,8 @@ struct Rig {
     rng: SmallRng,
     said: Said,
     deaths: u32,
+    /// Most records of a chunk.
+    limit: usize,
 }
 
 fn name() -> String {
@@ -190,7 +192,8 @@ impl Rig {
         let staging = crate::staging::tests::memory(2 << 20);
         let rng = SmallRng::seed_from_u64(seed);
         let (journal, said) = (Vec::new(), Said::default());
-        Self { dir, control_segment, control, lines, staging, disk, journal, icount: 0, rng, said, deaths: 0 }
+        let (icount, deaths, limit) = (0, 0, MAX_CHUNK_RECORDS);
+        Self { dir, control_segment, control, lines, staging, disk, journal, icount, rng, said, deaths, limit }
     }
 
     fn start(&self) -> LogStart {
@@ -226,7 +229,7 @@ impl Rig {
     fn daemon(&mut self, mortal: bool) -> Recorder {
         loop {
             let start = self.start();
-            match Recorder::build(&start, self.fuse(mortal)) {
+            match Recorder::build(&start, self.fuse(mortal), self.limit) {
                 Ok(recorder) => return recorder,
                 Err(e) => self.died(&e),
             }
@@ -400,7 +403,10 @@ impl Rig {
 }
 
 fn simulate(seed: u64, steps: u32, mortal: bool) -> u32 {
-    let mut rig = Rig::new(seed);
+    simulate_in(Rig::new(seed), steps, mortal)
+}
+
+fn simulate_in(mut rig: Rig, steps: u32, mortal: bool) -> u32 {
     let mut recorder = None;
     for _ in 0..steps {
         rig.step();
@@ -433,6 +439,13 @@ fn without_deaths_everything_is_recorded() {
 fn killed_anywhere_again_and_again_nothing_is_lost_or_doubled() {
     let deaths: u32 = (0..60).map(|seed| simulate(100 + seed, 150, true)).sum();
     assert!(deaths > 300, "{deaths} deaths only");
+}
+
+/// Chunks that hold next to nothing: most of what lies between two progress marks is in several.
+#[test]
+fn killed_between_the_pieces_of_a_flood_nothing_is_lost_or_doubled() {
+    let deaths: u32 = (0..40).map(|seed| simulate_in(Rig { limit: 6, ..Rig::new(500 + seed) }, 150, true)).sum();
+    assert!(deaths > 200, "{deaths} deaths only");
 }
 
 #[test]

@@ -134,7 +134,7 @@ static int32_t misbehave(const RepriseEvent *event, const RepriseEffects *fx) {
     fx->reply(fx->ctx, event->tag, 1);
 #elif defined(FLOOD)
     static int times;
-    for (int i = 0; i < 4000 && times < 16; i++)
+    for (int i = 0; i < 4000 && times < 75; i++)
         fx->publish(fx->ctx, 0, i & 1);
     times++;
     fx->reply(fx->ctx, event->tag, 1);
