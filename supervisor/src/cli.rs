@@ -65,7 +65,7 @@ pub(crate) struct RunArgs {
     /// Size of the RAM, such as 512M.
     #[arg(long, value_name = "SIZE", value_parser = reprise_machine::parse_size)]
     pub(crate) memory: Option<u64>,
-    /// A device's disk: an image file. snapshot=on keeps it as it is and forgets what the guest writes. May be given for several devices.
+    /// A device's disk: an image file. snapshot=on keeps it as it is and forgets, at the end of all, what the guest writes. May be given for several devices.
     #[arg(long, value_name = "NAME=FILE[,format=raw|qcow2][,snapshot=on|off][,readonly]", value_parser = reprise_machine::parse_disk)]
     pub(crate) disk: Vec<(String, reprise_machine::Disk)>,
     /// A device's network: in user mode (the default), a tap interface of the host, or none. May be given for several devices.

@@ -32,7 +32,7 @@ pub(crate) fn names(machine: &Machine) -> Vec<&str> {
     machine.devices.iter().map(|d| d.name.as_str()).collect()
 }
 
-/// Hashes the disks, and stores those in the recording whose images take no more than `limit` bytes of the host's disk.
+/// Hashes the disks, and stores those in the recording whose images take no more than `limit` bytes of the host's disk, or that no file holds.
 pub(crate) fn record(
     dir: &Path,
     devices: &[&str],
@@ -42,7 +42,7 @@ pub(crate) fn record(
     let mut all = Vec::new();
     for (&device, disk) in devices.iter().zip(disks) {
         let Some(disk) = disk else { continue };
-        let stored = disk.allocated().context("looking at a disk's image")? <= limit;
+        let stored = disk.is_inherited() || disk.allocated().context("looking at a disk's image")? <= limit;
         let (size, hash) = if stored { store(dir, disk)? } else { hash(device, disk)? };
         all.push(DiskImage {
             device: device.to_owned(),

@@ -12,7 +12,7 @@ use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use reprise_child::control::{DiskImage, DiskJournal, DiskMode, DiskStart, Mode};
 use reprise_machine::{Disk, DiskFormat, Machine, Spans};
-use reprise_storage::{BLOCK, DiskFile, DiskFiles, detect, journal_size, look};
+use reprise_storage::{BLOCK, DiskFile, DiskFiles, Finished, detect, journal_size, look, write_layer};
 
 use crate::children::Descriptors;
 use crate::failure::Failure;
@@ -31,6 +31,18 @@ pub(crate) struct OpenDisk {
     size: u64,
     overlay: Option<OwnedFd>,
     journal: Option<(OwnedFd, u32)>,
+    /// With an overlay: what earlier lives of the machine wrote to theirs. Then the first of the images is the layer that holds it, a bit a block.
+    inherited: Option<Vec<u64>>,
+}
+
+/// What a machine wrote beside the images of a disk, for its next life.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// An image to be put on top of the others.
+    layer: OwnedFd,
+    blocks: Vec<u64>,
+    /// Holds the locks: nobody else may write the images meanwhile.
+    _images: Vec<(DiskFile, DiskFormat)>,
 }
 
 /// What is wrong with a disk, and what to do.
@@ -81,7 +93,62 @@ pub(crate) fn open_all(
     Ok(disks)
 }
 
+/// What a machine that starts anew finds on its disks with overlays, by device. Their processes are gone.
+///
+/// # Errors
+/// There is no memory for it.
+pub(crate) fn left(disks: Vec<Option<OpenDisk>>) -> Result<Vec<Option<Left>>, Failure> {
+    let left = |disk: Option<OpenDisk>| {
+        let Some(disk) = disk else { return Ok(None) };
+        let name = disk.name.clone();
+        disk.left().with_context(|| format!("{name}: what the guest wrote can't be kept for the machine's next life"))
+    };
+    Ok(disks.into_iter().map(left).collect::<anyhow::Result<_>>()?)
+}
+
+/// Puts what earlier lives have left on the disks of a machine that starts anew.
+pub(crate) fn inherit(disks: &mut [Option<OpenDisk>], left: Vec<Option<Left>>) {
+    for (disk, left) in disks.iter_mut().zip(left) {
+        if let (Some(disk), Some(Left { layer, blocks, .. })) = (disk, left) {
+            let name = format!("{} (what the guest wrote before the reset)", disk.name);
+            disk.images.insert(0, (DiskFile::new(layer, name), DiskFormat::Qcow2));
+            disk.inherited = Some(blocks);
+        }
+    }
+}
+
 impl OpenDisk {
+    /// What was written beside its images; none if there is nothing.
+    fn left(self) -> anyhow::Result<Option<Left>> {
+        let images = self.anew()?;
+        let (Some(overlay), Some((journal, slots))) = (self.overlay, self.journal) else { return Ok(None) };
+        let layer = memfd_create("reprise-layer", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let to = DiskFile::new(layer.try_clone()?, "the layer");
+        let blocks = write_layer(
+            Finished {
+                images,
+                overlay: DiskFile::new(overlay, "the overlay"),
+                journal: (DiskFile::new(journal, "the journal"), slots),
+                before: self.inherited.unwrap_or_default(),
+            },
+            &to,
+        )?;
+        let Some(blocks) = blocks else { return Ok(None) };
+        // Its next device only reads it.
+        fcntl(&layer, FcntlArg::F_ADD_SEALS(SealFlag::all()))?;
+        Ok(Some(Left { layer, blocks, _images: self.images }))
+    }
+
+    /// It holds what earlier lives of the machine wrote, so that no file holds what the guest finds on it.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.inherited.is_some()
+    }
+
+    /// The images that were given.
+    fn given(&self) -> &[(DiskFile, DiskFormat)] {
+        &self.images[usize::from(self.is_inherited())..]
+    }
+
     /// The machine has not begun, and a process that had this disk is dead: what it noted is forgotten.
     pub(crate) fn forget(&self) -> io::Result<()> {
         let Some((journal, _)) = &self.journal else { return Ok(()) };
@@ -113,6 +180,7 @@ impl OpenDisk {
             size,
             overlay: overlay.transpose().map_err(no_memory)?,
             journal: journal.transpose().map_err(no_memory)?,
+            inherited: None,
         })
     }
 
@@ -179,12 +247,12 @@ impl OpenDisk {
 
     /// The format of its image, and whether that holds the disk alone.
     pub(crate) fn format(&self) -> (DiskFormat, bool) {
-        (self.images[0].1, self.images.len() == 1)
+        (self.given()[0].1, self.images.len() == 1)
     }
 
     /// Its image.
     pub(crate) fn image(&self) -> &DiskFile {
-        &self.images[0].0
+        &self.given()[0].0
     }
 
     /// Bytes of the host's disk that its files take.

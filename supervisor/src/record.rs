@@ -30,7 +30,7 @@ pub(crate) struct NewRecording {
 }
 
 /// Makes the directory and stores the inputs. `given` is the user's directory, which must be new or empty; the `n`th run of a machine that is
-/// restarted (from 1) gets one of its own beside it.
+/// restarted (from 1) gets one of its own beside it, `DIR-n` or the next one that is free.
 pub(crate) fn begin(
     given: Option<&Path>,
     n: usize,
@@ -43,13 +43,9 @@ pub(crate) fn begin(
     let dir = match (given, n) {
         (None, _) => root.join(reprise_recording::recording_name(&machine.name, SystemTime::now(), uuid)),
         (Some(dir), 1) => dir.to_owned(),
-        (Some(dir), n) => {
-            let mut name = dir.as_os_str().to_owned();
-            name.push(format!("-{n}"));
-            name.into()
-        }
+        (Some(dir), n) => beside(dir, n),
     };
-    if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+    if is_taken(&dir) {
         return Err(Failure::usage(format!(
             "{}: the directory is not empty; give a new one with --record=DIR",
             dir.display()
@@ -64,6 +60,21 @@ pub(crate) fn begin(
     }
     recording.plugins = plugins.iter().map(|p| store_input(&recording.dir, &p.bytes)).collect::<Result<_, _>>()?;
     Ok(recording)
+}
+
+/// Whether there is something in a directory.
+fn is_taken(dir: &Path) -> bool {
+    dir.read_dir().is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// The first of `DIR-n`, `DIR-n+1` ... that is free.
+fn beside(dir: &Path, n: usize) -> PathBuf {
+    let numbered = |n: usize| {
+        let mut name = dir.as_os_str().to_owned();
+        name.push(format!("-{n}"));
+        PathBuf::from(name)
+    };
+    (n..).map(numbered).find(|dir| !is_taken(dir) && !dir.is_file()).expect("numbers do not end")
 }
 
 impl NewRecording {

@@ -21,10 +21,10 @@ pub(crate) fn main(args: &ReplayArgs) -> Result<u8, Failure> {
     leftovers::sweep();
     // Kept until the replay is over.
     let (dir, _unpacked) = find(args)?;
-    let setup = prepare(args, &dir)?;
+    let mut setup = prepare(args, &dir)?;
     let mut signals = EndSignals::new().context("signals")?;
     let mut terminal = Terminal::new(false).context("the terminal")?;
-    let outcome = session::run(setup, &mut terminal, &mut signals)?;
+    let outcome = session::run(&mut setup, &mut terminal, &mut signals)?;
     if let Some(path) = &args.common.report {
         outcome.report(path)?;
     }

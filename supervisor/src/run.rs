@@ -23,8 +23,9 @@ pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
     leftovers::sweep();
     let mut signals = EndSignals::new().context("signals")?;
     let mut terminal = None;
+    let mut left = Vec::new();
     for n in 1.. {
-        let setup = prepare(args, n)?;
+        let mut setup = prepare(args, n, std::mem::take(&mut left))?;
         if let (Log::Record(new), true) = (&setup.log, n > 1) {
             say(&format!("the machine starts anew, in a new recording: {}", new.dir.display()));
         }
@@ -33,7 +34,7 @@ pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
             Some(terminal) => terminal,
             None => terminal.insert(Terminal::new(input).context("the terminal's raw mode")?),
         };
-        let outcome = session::run(setup, terminal, &mut signals)?;
+        let outcome = session::run(&mut setup, terminal, &mut signals)?;
         if let Some(path) = &args.common.report {
             outcome.report(path)?;
         }
@@ -44,6 +45,7 @@ pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
         if !again || outcome.ended_by_user || signals.take() > 0 {
             return Ok(code);
         }
+        left = disks::left(setup.disks)?;
         leftovers::sweep();
     }
     Ok(code::OK)
@@ -91,8 +93,8 @@ fn machine(args: &RunArgs, layout: &Layout) -> Result<(Machine, Spans), Failure>
     Ok((resolved.machine, resolved.spans))
 }
 
-/// Everything for the `n`th life of the machine, from 1.
-fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
+/// Everything for the `n`th life of the machine, from 1. `left` is what the lives before wrote beside the images of its disks.
+fn prepare(args: &RunArgs, n: usize, left: Vec<Option<disks::Left>>) -> Result<Setup, Failure> {
     let engine = args.common.engine()?;
     let layout = session::layout()?;
     let (mut machine, spans) = machine(args, &layout)?;
@@ -100,7 +102,8 @@ fn prepare(args: &RunArgs, n: usize) -> Result<Setup, Failure> {
     let plan = files.plan(&machine).map_err(|e| spans.boot(&e))?;
     let plugins = plugins::find(&machine, &spans, &layout)?;
     let uuid = leftovers::new_uuid().context("/dev/urandom")?;
-    let disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
+    let mut disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
+    disks::inherit(&mut disks, left);
     let nets = net::open_all(&machine, &args.net)?;
     let listener = args.display.listen().map_err(Failure::usage)?;
     let lines = line::open_all(&machine, &args.serial, n == 1)?;

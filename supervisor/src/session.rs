@@ -201,14 +201,14 @@ struct Session<'a> {
     notes: usize,
 }
 
-/// Runs a machine from its start to its end.
+/// Runs a machine from its start to its end. Of the setup its disks are left, as the machine has left them.
 ///
 /// # Errors
 /// It did not get to its first instruction.
-pub(crate) fn run(mut setup: Setup, terminal: &mut Terminal, signals: &mut EndSignals) -> Result<Outcome, Failure> {
+pub(crate) fn run(setup: &mut Setup, terminal: &mut Terminal, signals: &mut EndSignals) -> Result<Outcome, Failure> {
     let began = Instant::now();
     let lines = std::mem::take(&mut setup.lines);
-    let setup = &setup;
+    let setup = &*setup;
     let cpu_before = own_cpu_seconds();
     let segments: Vec<String> = (0..=setup.machine.devices.len()).map(|n| segment_name(&setup.uuid, n)).collect();
     // Declared before the session, so that it goes after the segments.

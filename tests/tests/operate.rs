@@ -117,16 +117,25 @@ fn a_reset_starts_the_machine_anew() {
     console.send("h").expect("typed");
     console.expect("key", GUARD).expect("echoed");
     let before = answered(&rig, &["status"], "status");
-    answered(&rig, &["reset"], "done");
-    console.expect("READY", GUARD).expect("ready once more");
+    // A recording of another day.
+    fs::create_dir(rig.path("reset-2")).expect("made");
+    fs::write(rig.path("reset-2").join("manifest.ron"), "").expect("written");
+    for n in 0..2 {
+        answered(&rig, &["reset"], "done");
+        console.expect("READY", GUARD).unwrap_or_else(|e| panic!("ready once more, {n}: {e:#}"));
+    }
     let after = answered(&rig, &["status"], "status");
     assert_ne!(before["uuid"], after["uuid"]);
+    assert!(after["recording"].as_str().is_some_and(|dir| dir.ends_with("reset-4")), "{after}");
     console.send("q").expect("typed");
     let run = end(&rig, "reset", console).ended(exit::OK);
     assert!(run.ended.stderr.contains("the machine was reset after"), "{}", run.ended.stderr);
+    let said = run.ended.stderr.lines().filter(|l| l.contains("anew, in a new recording")).collect::<Vec<_>>();
+    assert!(said.len() == 2 && said[0].ends_with("reset-3") && said[1].ends_with("reset-4"), "{said:?}");
     assert_eq!(run.report["end"], "poweroff");
-    // The first life ends with a reset at an exact place, the second one is whole.
-    for (name, keys, ends) in [("reset", 1, "reset"), ("reset-2", 0, "poweroff")] {
+    assert_eq!(fs::read(rig.path("reset-2").join("manifest.ron")).expect("there"), b"");
+    // The first life ends with a reset at an exact place, the last one is whole.
+    for (name, keys, ends) in [("reset", 1, "reset"), ("reset-3", 0, "reset"), ("reset-4", 0, "poweroff")] {
         for more in [&[][..], &["--cpu-only"]] {
             let replay = rig.replay(&rig.path(name), more).ended(exit::OK);
             assert_eq!((&replay.report["verdict"], &replay.report["end"]), (&"exact".into(), &ends.into()), "{name}");
@@ -260,6 +269,48 @@ fn disks_are_listed_with_what_was_done() {
     console.send("poweroff -f\n").expect("typed");
     let run = end(&rig, "disk", console).ended(exit::OK);
     rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
+}
+
+/// The board is reset, and its disk keeps what the guest wrote beside the image; the image is as it was. Each recording replays by itself, without the image.
+#[test]
+fn a_disk_keeps_what_the_guest_wrote_over_a_reset() {
+    let rig = Rig::new();
+    let image = rig.path("disk.img");
+    fs::write(&image, vec![1; 1 << 20]).expect("written");
+    let mut c = rig.linux_virtio("");
+    // Not even small images are stored in the recordings by themselves.
+    c.arg("--disk").arg(format!("blk0={},snapshot=on", image.display())).args(["--store-disks", "0"]);
+    let mut console = start(&rig, "kept", c);
+    for life in 0..3 {
+        console.expect("GUEST READY", LONG_GUARD).expect("Linux boots");
+        let write =
+            format!("echo wrote in {life} | dd of=/dev/vda bs=512 seek={} conv=sync,fsync 2>/dev/null", 9 * life);
+        console
+            .send(format!(
+                "modprobe virtio_mmio; modprobe virtio_blk; {write}; strings /dev/vda | cut -c1-20; md5sum /dev/vda; echo do''ne {life}\n"
+            ))
+            .expect("typed");
+        console.expect(&format!("done {life}"), GUARD).expect("written");
+        let disks = answered(&rig, &["disk"], "disk");
+        assert_eq!(disks["disks"][0]["format"], "raw", "{disks}");
+        if life < 2 {
+            answered(&rig, &["reset"], "done");
+        }
+    }
+    console.send("poweroff -f\n").expect("typed");
+    let run = end(&rig, "kept", console).ended(exit::OK);
+    let text = run.ended.text();
+    for (what, times) in [("wrote in 0", 3), ("wrote in 1", 2), ("wrote in 2", 1)] {
+        assert_eq!(text.lines().filter(|l| l.trim_end().ends_with(what)).count(), times, "{what}: {text}");
+    }
+    assert!(fs::read(&image).expect("there").iter().all(|&b| b == 1), "the image is as it was");
+    // What the first life began with is in the image, what the later ones did in their recordings.
+    for (name, more) in [("kept", &[][..]), ("kept-2", &[]), ("kept-3", &["--cpu-only"])] {
+        let replay = rig.replay(&rig.path(name), more).ended(exit::OK);
+        assert_eq!(replay.report["verdict"], "exact", "{name} {more:?}");
+        assert!(replay.ended.text().contains("wrote in 0"), "{name}: {}", replay.ended.text());
+        let _ = fs::remove_file(&image);
+    }
 }
 
 /// The board with a network card in the first virtio slot.

@@ -261,15 +261,12 @@ impl Disk {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.release(&mut self.base, generation))
     }
 
-    /// The machine has ended: everything goes to its place and becomes durable. May be repeated if it fails. After this has begun, the only state
+    /// The machine has ended: everything goes to its place, and in the image becomes durable. May be repeated if it fails. After this has begun, the only state
     /// that [`Disk::recover`] can go back to is that of the last write.
     ///
     /// # Errors
     /// The host fails.
     pub fn finish(&mut self) -> Result<(), StorageError> {
-        if self.mode != DiskMode::Writable {
-            return Ok(());
-        }
         if let Some(journal) = self.journal.as_mut().filter(|j| !j.is_empty()) {
             if journal.has_open() {
                 // Those that wait for their release make room for one more.

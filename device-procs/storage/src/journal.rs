@@ -47,7 +47,7 @@ fn table_end(slots: u32) -> u64 {
 }
 
 /// Bytes before the bits of changed blocks.
-fn bits_at(slots: u32) -> u64 {
+pub(crate) fn bits_at(slots: u32) -> u64 {
     table_end(slots) + u64::from(slots) * BLOCK
 }
 

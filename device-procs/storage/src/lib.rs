@@ -14,6 +14,7 @@ mod format;
 mod hash;
 mod image;
 mod journal;
+mod layer;
 mod memory;
 mod qcow2;
 #[doc(hidden)]
@@ -29,3 +30,4 @@ pub use format::{Backing, MAX_DISK, Qcow2Info, SECTOR, detect, qcow2_info};
 pub use hash::image_hash;
 pub use image::look;
 pub use journal::{DEFAULT_SLOTS, SLOTS, journal_size};
+pub use layer::{Finished, write_layer};

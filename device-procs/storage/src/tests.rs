@@ -9,8 +9,8 @@ use reprise_child::control::DiskMode;
 use reprise_machine::DiskFormat;
 
 use crate::crash;
-use crate::testing::{Cluster, Qcow2Builder, Rig, check_qcow2, damage, fuzz_qcow2, memfd};
-use crate::{BLOCK, Disk, Flush, StorageError, image_hash};
+use crate::testing::{Cluster, Qcow2Builder, Rig, again, check_qcow2, damage, fuzz_qcow2, memfd};
+use crate::{BLOCK, Disk, DiskFile, Finished, Flush, StorageError, image_hash, write_layer};
 
 /// What a disk should be.
 #[derive(Clone)]
@@ -413,4 +413,63 @@ fn a_disk_has_one_hash_in_every_format() {
     assert_eq!(heard, [(0, 3 << 20), (1 << 20, 3 << 20), (2 << 20, 3 << 20), (3 << 20, 3 << 20)]);
     let raw = Rig::new(vec![(memfd(&contents), DiskFormat::Raw)], 0, DiskMode::ReadOnly);
     assert_eq!(image_hash(raw.files(), |_, _| ()).unwrap(), expected);
+}
+
+/// What a machine's life leaves of a disk with an overlay, for the next life: a layer and the blocks in it.
+fn left(rig: Rig, before: Vec<u64>) -> Option<(File, Vec<u64>)> {
+    let layer = memfd(&[]);
+    let (journal, slots) = rig.journal.expect("it has one");
+    let image = |(file, format): (File, DiskFormat)| (DiskFile::new(file.into(), "image"), format);
+    let finished = Finished {
+        images: rig.images.into_iter().map(image).collect(),
+        overlay: DiskFile::new(rig.overlay.expect("it has one").into(), "overlay"),
+        journal: (DiskFile::new(journal.into(), "journal"), slots),
+        before,
+    };
+    let blocks = write_layer(finished, &DiskFile::new(again(&layer), "layer")).unwrap()?;
+    check_qcow2(&bytes_of(&layer)).unwrap();
+    Some((layer, blocks))
+}
+
+/// A machine that starts anew finds on its disk what it wrote in all lives before, and the image is as it was.
+#[test]
+fn what_was_written_beside_an_image_goes_into_the_next_life() {
+    for seed in 0..12 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        // One block that is cut short, some, and more than one table of the layer maps.
+        let size = [1536, 70_144, 5 << 20, 40 << 20][seed as usize % 4];
+        let contents = random_bytes(&mut rng, size);
+        let (image, format) = match seed % 3 {
+            0 => (contents.clone(), DiskFormat::Raw),
+            _ => {
+                let builder = Qcow2Builder { version: 3, cluster_bits: 12, backing: None };
+                (builder.build(&contents, |_| Cluster::Plain), DiskFormat::Qcow2)
+            }
+        };
+        let (file, mut bytes) = (memfd(&image), contents);
+        let mut last: Option<(File, Vec<u64>)> = None;
+        for life in 0..5 {
+            let mut images = vec![(File::from(again(&file)), format)];
+            let mut before = Vec::new();
+            if let Some((layer, blocks)) = last.take() {
+                images.insert(0, (layer, DiskFormat::Qcow2));
+                before = blocks;
+            }
+            let rig = Rig::new(images, size as u64, DiskMode::Snapshot).with_journal(size as u64, 1 << 18);
+            let mut disk = Disk::open(rig.files()).unwrap();
+            let mut model = Model::new(bytes);
+            assert!(whole(&mut disk) == model.bytes, "seed {seed}, life {life}");
+            assert!(disk.unchanged(0, disk.len()), "it is what the recording of this life begins with");
+            // Lives in which nothing is written: the first, and one behind others.
+            if life != 0 && life != 3 {
+                drive(&mut rng, &mut disk, &mut model, 40);
+            }
+            disk.finish().unwrap();
+            drop(disk);
+            bytes = model.bytes;
+            last = left(rig, before);
+            assert_eq!(last.is_some(), life > 0, "seed {seed}, life {life}");
+        }
+        assert!(bytes_of(&file) == image, "the image is as it was");
+    }
 }

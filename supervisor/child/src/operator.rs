@@ -44,7 +44,7 @@ pub enum Command {
     Pause,
     /// Go on after [`Command::Pause`].
     Resume,
-    /// Reset the machine, as the board's reset does: it starts anew. A recording ends here, as at the guest's own reboot, and the new start is another one.
+    /// Reset the machine, as the board's reset does: it starts anew, its disks as the guest left them. A recording ends here, as at the guest's own reboot, and the new start is another one.
     Reset,
     /// Press the power key, which asks the guest; without one, or with `force`, end the machine as if the guest had switched it off.
     Poweroff {

@@ -33,7 +33,7 @@ pub(crate) enum What {
     Pause,
     /// Let a paused machine go on.
     Resume,
-    /// Reset the machine, as the board's reset does: it starts anew, and a recording goes on in a new one.
+    /// Reset the machine, as the board's reset does: it starts anew, its disks as the guest left them, and a recording goes on in a new one.
     Reset,
     /// Press the board's power key, which asks the guest; a board without one is switched off.
     Poweroff {
