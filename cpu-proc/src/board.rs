@@ -16,7 +16,7 @@ use reprise_device::dma;
 use reprise_device::spec::truncate;
 
 use crate::clock::Clock;
-use crate::link::{Consumed, Link, ReadPolicy};
+use crate::link::{Consumed, Link, ReadPolicy, Store};
 use crate::port::{Port, PortError};
 
 /// What lies at a range of physical addresses.
@@ -227,6 +227,8 @@ pub struct Board<P> {
     pub leave_at: u64,
     /// The device that was used last: only its process spins.
     active: usize,
+    /// The device for which writes to its FIFO are gathered, if any is.
+    gathering: Option<usize>,
     /// MMIO accesses so far.
     pub accesses: u64,
     trail: VecDeque<Access>,
@@ -280,6 +282,7 @@ impl<P: Port> Board<P> {
             traffic: 0,
             leave_at: u64::MAX,
             active: 0,
+            gathering: None,
             accesses: 0,
             trail: VecDeque::with_capacity(TRAIL),
         }
@@ -386,13 +389,16 @@ impl<P: Port> Board<P> {
             return Ok(None);
         }
         self.focus(device);
-        self.tell_popped(device, vtime)?;
+        self.tell_pending(device, vtime)?;
         self.ask(device, vtime, request)
     }
 
-    /// Tells a device which values of its queues the core has taken, before anything else reaches it.
+    /// Tells a device what the core has written to its FIFO and which values of its queues it has taken, before anything else reaches it.
     #[inline]
-    fn tell_popped(&mut self, device: usize, vtime: u64) -> Result<(), PortError> {
+    fn tell_pending(&mut self, device: usize, vtime: u64) -> Result<(), PortError> {
+        if self.links[device].has_burst() {
+            self.send_burst(device)?;
+        }
         if self.links[device].has_popped() {
             while let Some((queue, count)) = self.links[device].take_popped().filter(|_| !self.links[device].is_gone())
             {
@@ -402,14 +408,59 @@ impl<P: Port> Board<P> {
         Ok(())
     }
 
-    /// As before each request: tells a device what the core has taken of its queues, so that the next request's number is known.
+    /// Sends the writes that were gathered for a device.
+    fn send_burst(&mut self, device: usize) -> Result<(), PortError> {
+        self.gathering = None;
+        // Only the device in focus is sure to be woken for a posted write.
+        self.focus(device);
+        self.traffic += 1;
+        self.links[device].send_burst()
+    }
+
+    /// Sends writes that were gathered, if there are any: nothing is added to them any more.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub fn end_burst(&mut self) -> Result<(), PortError> {
+        self.gathering().map_or(Ok(()), |device| self.send_burst(device))
+    }
+
+    /// The device for which writes are gathered.
+    pub fn gathering(&self) -> Option<usize> {
+        self.gathering.filter(|device| self.links[*device].has_burst())
+    }
+
+    /// The instruction count from which on writes that were gathered may be sent.
+    #[inline]
+    pub fn burst_end(&self) -> Option<u64> {
+        self.gathering().map(|device| self.links[device].burst_end())
+    }
+
+    /// A posted write to a FIFO.
+    fn gather(&mut self, device: usize, at: &Store, value: u64, may_change: u64) -> Result<(), PortError> {
+        if self.links[device].has_popped() {
+            self.tell_pending(device, at.vtime)?;
+            self.deliver_queued(at.vtime)?;
+        } else if self.links[device].gather(at, value) {
+            return Ok(());
+        }
+        self.end_burst()?;
+        if !self.links[device].is_gone() {
+            self.traffic += 1;
+            self.gathering = Some(device);
+            self.links[device].begin_burst(at, value, may_change);
+        }
+        Ok(())
+    }
+
+    /// As before each request: tells a device what the core has written to its FIFO and taken of its queues, so that the next request's number is known.
     ///
     /// # Errors
     /// As [`Self::request`].
     pub fn catch_up(&mut self, device: usize, vtime: u64) -> Result<(), PortError> {
-        if self.links[device].has_popped() {
+        if self.links[device].has_popped() || self.links[device].has_burst() {
             self.focus(device);
-            self.tell_popped(device, vtime)?;
+            self.tell_pending(device, vtime)?;
             self.deliver_queued(vtime)?;
         }
         Ok(())
@@ -693,15 +744,15 @@ impl<P: Port> Board<P> {
                 };
                 if self.links[device].ran_empty(i) {
                     self.focus(device);
-                    self.tell_popped(device, vtime)?;
+                    self.tell_pending(device, vtime)?;
                     self.deliver_queued(vtime)?;
                 }
                 Ok(value.into())
             }
             ReadPolicy::Shadow(i) => {
-                if self.links[device].has_popped() {
+                if self.links[device].has_popped() || self.links[device].burst_changes(i) {
                     self.focus(device);
-                    self.tell_popped(device, vtime)?;
+                    self.tell_pending(device, vtime)?;
                     self.deliver_queued(vtime)?;
                 }
                 if self.links[device].is_gone() {
@@ -724,9 +775,13 @@ impl<P: Port> Board<P> {
         let vtime = self.clock.vtime(at.icount);
         self.focus(device);
         match policy.posted {
+            Some(mask) if policy.fifo && size <= 4 => {
+                let at = Store { offset, size, vtime, icount: at.icount };
+                self.gather(device, &at, truncate(value, size), mask)
+            }
             Some(mask) => {
-                if self.links[device].has_popped() {
-                    self.tell_popped(device, vtime)?;
+                if self.links[device].has_popped() || self.links[device].has_burst() {
+                    self.tell_pending(device, vtime)?;
                     self.deliver_queued(vtime)?;
                     if self.links[device].is_gone() {
                         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use reprise_channel::{Request, fold};
+use reprise_channel::{Request, burst, fold};
 use reprise_device::VTime;
 use reprise_device::spec::{self, PluginSpec, WritePolicy};
 
@@ -47,6 +47,7 @@ pub struct Link<P> {
     queues: Vec<Queue>,
     /// Some queue was read since the device was last told.
     popped: bool,
+    burst: Burst,
     /// Armed timers, by id.
     timers: Vec<(u32, u64)>,
     /// Requests sent.
@@ -74,6 +75,40 @@ struct Queue {
     taken: u32,
 }
 
+/// Posted writes to a FIFO that are gathered, to be sent as one message. Which ones are together is a function of the guest's execution alone:
+/// a row of writes to one register, in which nothing else reached the device, no later than [`BURST_INSNS`] after the first, and at most
+/// [`burst::MAX_STORES`]. When they are sent is not.
+#[derive(Debug, Default)]
+struct Burst {
+    offset: u64,
+    size: u8,
+    may_change: u64,
+    /// Guest time of the first and of the last.
+    first: u64,
+    last: u64,
+    /// See [`Link::burst_end`].
+    end: u64,
+    stores: usize,
+    /// As [`burst`] says; empty if there is none.
+    data: Vec<u8>,
+}
+
+/// Instructions after which a burst ends. To change it makes old recordings diverge.
+const BURST_INSNS: u64 = 512;
+
+/// Where and when a posted write is.
+#[derive(Debug, Clone, Copy)]
+pub struct Store {
+    /// Register offset.
+    pub offset: u64,
+    /// Bytes: 1, 2 or 4.
+    pub size: u8,
+    /// Guest time.
+    pub vtime: u64,
+    /// Instructions retired before it.
+    pub icount: u64,
+}
+
 /// How a register is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadPolicy {
@@ -98,6 +133,8 @@ pub struct RegPolicy {
     pub posted: Option<u64>,
     /// The register is a shadow, and a write of the value that it has does nothing: it is left out.
     pub stored: bool,
+    /// Posted writes are gathered.
+    pub fifo: bool,
     /// The access sizes for which this holds, as the sum of 1, 2, 4 and 8.
     pub sizes: u8,
 }
@@ -133,18 +170,16 @@ pub fn policy_table(spec: &PluginSpec) -> Result<Vec<RegPolicy>, String> {
             spec::ReadPolicy::Clock { hz } => ReadPolicy::Clock(hz),
             spec::ReadPolicy::Queue(i) => ReadPolicy::Queue(i as u8),
         };
-        let posted = match &r.write {
-            WritePolicy::Sync | WritePolicy::Stored => None,
-            WritePolicy::Posted { shadows } => Some(shadows.iter().fold(0, |m, &s| m | 1 << s)),
-        };
-        *entry = RegPolicy { read, posted, stored: r.write == WritePolicy::Stored, sizes: r.sizes };
+        let posted = r.write.posted().map(|shadows| shadows.iter().fold(0, |m, &s| m | 1 << s));
+        let (stored, fifo) = (r.write == WritePolicy::Stored, matches!(r.write, WritePolicy::Fifo { .. }));
+        *entry = RegPolicy { read, posted, stored, fifo, sizes: r.sizes };
     }
     Ok(table)
 }
 
 impl RegPolicy {
     /// What holds for an offset that the spec does not name.
-    pub const SYNC: Self = Self { read: ReadPolicy::Sync, posted: None, stored: false, sizes: 15 };
+    pub const SYNC: Self = Self { read: ReadPolicy::Sync, posted: None, stored: false, fifo: false, sizes: 15 };
 }
 
 impl<P: Port> Link<P> {
@@ -166,6 +201,7 @@ impl<P: Port> Link<P> {
             shadows,
             queues: Vec::new(),
             popped: false,
+            burst: Burst::default(),
             timers: Vec::new(),
             requests: 0,
             effects: 0,
@@ -195,6 +231,7 @@ impl<P: Port> Link<P> {
             queue.taken = 0;
         }
         self.popped = false;
+        self.burst.data.clear();
         self.outstanding = None;
         self.offers.clear();
         self.offered = 0;
@@ -235,6 +272,67 @@ impl<P: Port> Link<P> {
         let told = next.map(|(i, q)| (i as u32, std::mem::take(&mut q.taken)));
         self.popped &= told.is_some();
         told
+    }
+
+    /// Posted writes are gathered, and not sent yet.
+    #[inline]
+    pub fn has_burst(&self) -> bool {
+        !self.burst.data.is_empty()
+    }
+
+    /// They may change this shadow.
+    #[inline]
+    pub fn burst_changes(&self, shadow: u8) -> bool {
+        self.has_burst() && self.burst.may_change >> shadow & 1 == 1
+    }
+
+    /// From this instruction count on they are not to be added to, and may be sent.
+    #[inline]
+    pub fn burst_end(&self) -> u64 {
+        self.burst.end
+    }
+
+    /// Adds a posted write to those gathered. False if it does not belong to them: another register or size, too late, or too many.
+    #[inline]
+    pub fn gather(&mut self, at: &Store, value: u64) -> bool {
+        let b = &mut self.burst;
+        let fits = (b.offset, b.size) == (at.offset, at.size) && at.icount < b.end && b.stores < burst::MAX_STORES;
+        let since = at.vtime.wrapping_sub(b.last);
+        if !fits || since > u64::from(u32::MAX) || b.data.is_empty() {
+            return false;
+        }
+        burst::push(&mut b.data, since as u32, value as u32);
+        (b.last, b.stores) = (at.vtime, b.stores + 1);
+        true
+    }
+
+    /// Begins to gather, with this write; none is gathered.
+    pub fn begin_burst(&mut self, at: &Store, value: u64, may_change: u64) {
+        let b = &mut self.burst;
+        assert!(b.data.is_empty(), "what was gathered is sent first");
+        burst::push(&mut b.data, 0, value as u32);
+        (b.offset, b.size, b.may_change, b.stores) = (at.offset, at.size, may_change, 1);
+        (b.first, b.last, b.end) = (at.vtime, at.vtime, at.icount + BURST_INSNS);
+    }
+
+    /// Sends what was gathered.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_burst(&mut self) -> Result<(), PortError> {
+        let mut b = std::mem::take(&mut self.burst);
+        let request = match b.stores {
+            1 => {
+                let value = burst::stores(0, &b.data).map(|(_, v)| v).sum::<u32>().into();
+                Request::Write { offset: b.offset, size: b.size, value, posted: true }
+            }
+            _ => Request::Burst { offset: b.offset, size: b.size, data: &b.data },
+        };
+        let sent = self.send(b.first, request, b.may_change);
+        b.data.clear();
+        // Keeps the memory.
+        self.burst = b;
+        sent.map(drop)
     }
 
     /// The policy for an access of `size` bytes at `offset`. Only whole, aligned words may go the short ways.

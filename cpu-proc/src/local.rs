@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use reprise_channel::{Event, Request, content_checksum};
+use reprise_channel::{Event, Request, burst, content_checksum};
 use reprise_device::host::{Effect as DeviceEffect, Instance, MemoryDisk};
 use reprise_device::{VTime, dma};
 
@@ -55,10 +55,14 @@ impl LocalPort {
     }
 }
 
-/// The device's own form of a request.
-fn event<'a>(seq: u64, r: &Request<'a>) -> reprise_device::Event<'a> {
+/// The device's own form of a request, with the guest time of each step.
+fn events<'a>(seq: u64, vtime: u64, r: &Request<'a>) -> Vec<(u64, reprise_device::Event<'a>)> {
     use reprise_device::Event as E;
-    match *r {
+    let one = match *r {
+        Request::Burst { offset, size, data } => {
+            let write = |(now, value): (u64, u32)| (now, E::Write { tag: seq, offset, size, value: value.into() });
+            return burst::stores(vtime, data).map(write).collect();
+        }
         Request::Reset => E::Reset,
         Request::Read { offset, size } => E::Read { tag: seq, offset, size },
         Request::Write { offset, size, value, .. } => E::Write { tag: seq, offset, size, value },
@@ -67,7 +71,8 @@ fn event<'a>(seq: u64, r: &Request<'a>) -> reprise_device::Event<'a> {
         Request::DmaDone { tag, data } => E::DmaDone { tag: u64::from(tag), data },
         Request::Host { port, data } => E::Host { port: port as u32, data },
         Request::Popped { queue, count } => E::Popped { queue: queue as u16, count },
-    }
+    };
+    vec![(vtime, one)]
 }
 
 impl Port for LocalPort {
@@ -84,7 +89,7 @@ impl Port for LocalPort {
             queue.push_back(Incoming::Effect { cause: seq, effect, check: content_checksum(&e.to_slot(seq), arena) });
         };
         let mut replied = false;
-        let result = self.device.step_with(VTime(vtime), event(seq, &request), &mut self.disk, &mut |e| match e {
+        let mut said = |e: DeviceEffect<'_>| match e {
             DeviceEffect::Reply { value, .. } => {
                 replied = true;
                 put(Effect::Reply { value }, Event::Reply { value });
@@ -114,8 +119,11 @@ impl Port for LocalPort {
                 put(Effect::QueueClear { queue }, Event::QueueClear { queue });
             }
             DeviceEffect::HostWant { .. } => {}
-        });
-        result.map_err(|e| PortError::Bad { channel: self.name.clone(), what: e.to_string() })?;
+        };
+        for (now, event) in events(seq, vtime, &request) {
+            let result = self.device.step_with(VTime(now), event, &mut self.disk, &mut said);
+            result.map_err(|e| PortError::Bad { channel: self.name.clone(), what: e.to_string() })?;
+        }
         if request.is_synchronous() && !replied {
             put(Effect::Ack, Event::Ack);
         }

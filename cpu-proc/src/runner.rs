@@ -380,6 +380,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     /// Everything that is due at the present position.
     fn at_position(&mut self) -> Result<Flow> {
+        self.end_burst()?;
         self.fire_due()?;
         match self.mode {
             Mode::Replay(_) => self.follow_script()?,
@@ -409,6 +410,22 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
         }
         self.anchor_and_progress()?;
         Ok(Flow::Run)
+    }
+
+    /// Sends writes that were gathered for a FIFO once nothing can be added to them any more. Before the journal is looked at, which may hold what
+    /// they cause; and when every core waits, perhaps for just that. (That one of several cores waits is no reason: at which positions this
+    /// loop comes round then is not the same in every run.)
+    fn end_burst(&mut self) -> Result<()> {
+        let Some(end) = self.board.burst_end() else { return Ok(()) };
+        let gic = &self.board.gic;
+        let interrupted = |n| {
+            let (irq, fiq) = gic.lines(n);
+            irq || fiq
+        };
+        if self.icount() >= end || self.cores.all_wait(interrupted) {
+            self.board.end_burst()?;
+        }
+        Ok(())
     }
 
     /// Does what the outside world wants. A pause is no part of the execution: guest time stands still, what devices offer meanwhile waits in
@@ -482,6 +499,9 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
             }
             Mode::Plain | Mode::Record(_) => {
                 enough = enough.min(now + self.slice());
+                if let Some(end) = self.board.burst_end() {
+                    enough = enough.min(end.max(now + 1));
+                }
             }
         }
         (until, enough)
@@ -689,7 +709,12 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
                 let got = self.anchor();
                 self.same("the register anchor", want, got)
             }
-            What::Progress { .. } => {
+            What::Progress { ref marks, .. } => {
+                // The mark at the end of a recording: what was gathered there was sent, as nothing more came.
+                let more = |d: usize| marks.get(d).is_some_and(|m| m.requests == self.board.links[d].requests + 1);
+                if self.board.gathering().is_some_and(more) {
+                    self.board.end_burst()?;
+                }
                 let got = self.progress_entry().what;
                 self.same("the progress mark", e.what, got)
             }
@@ -895,6 +920,7 @@ impl<'a, 'm, P: Port> Runner<'a, 'm, P> {
 
     /// Brings everything to rest and writes or checks the last progress entry. The caller journals the end with its state hash.
     fn end(&mut self, reason: EndReason) -> Result<Outcome> {
+        self.board.end_burst()?;
         let mut recorded_hash = None;
         let mut cut = false;
         match self.mode {

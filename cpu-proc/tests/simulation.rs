@@ -17,19 +17,21 @@ use reprise_arm::engine::{Budget, Engine, StopReason};
 use reprise_arm::gic::{Gic, GicConfig};
 use reprise_arm::models::Model;
 use reprise_arm::state::Cpu;
-use reprise_channel::{EndReason, Event, Request, content_checksum, fold};
+use reprise_channel::{EndReason, Event, Request, burst, content_checksum, fold};
 
 const DEVICE: u64 = 0x1000_0000;
 const DEVICES: u64 = 3;
 const GIC_DIST: u64 = 0x2c00_1000;
 const GIC_CPU: u64 = 0x2c00_2000;
 
-/// A pure toy device: register 0 synchronous, 4 a shadow, 8 posted (may change the shadow and the line), 12 clears the line, 16 arms.
+/// A pure toy device: register 0 synchronous, 4 a shadow, 8 posted (may change the shadow and the line), 12 clears the line, 16 arms, 20 a FIFO: as 8.
 #[derive(Default)]
 struct Toy {
     state: u64,
     shadow: u64,
     line: bool,
+    /// Stores of the longest burst.
+    longest: usize,
 }
 
 impl Toy {
@@ -38,11 +40,19 @@ impl Toy {
         self.state = fold(self.state, vtime);
         match r {
             Request::Reset => {
-                *self = Self::default();
+                *self = Self { longest: self.longest, ..Self::default() };
                 out.push(Event::Ack);
             }
             Request::Read { .. } => out.push(Event::Reply { value: self.state & 0xffff_ffff }),
-            Request::Write { offset: 8, value, posted, .. } => {
+            Request::Burst { offset, size, data } => {
+                assert!(burst::is_sound(size, data) && data.len() > 8, "one store is a write");
+                self.longest = self.longest.max(data.len() / 8);
+                for (vtime, value) in burst::stores(vtime, data) {
+                    let value = value.into();
+                    out.extend(self.step(vtime, Request::Write { offset, size, value, posted: true }));
+                }
+            }
+            Request::Write { offset: 8 | 20, value, posted, .. } => {
                 assert!(posted);
                 self.state = fold(self.state, value);
                 if self.state & 3 == 0 {
@@ -241,13 +251,14 @@ impl Engine for ToyEngine {
                 // Several cores: software interrupts to the others, their acknowledgement and end.
                 10 if cpu.shares => Self::access(cpu, bus, GIC_DIST + 0xf00, Some(1 << 24 | s & 15)),
                 11..=13 if cpu.shares && bus.lines().0 => Self::acknowledge(cpu, bus),
+                14..=25 => Self::access(cpu, bus, DEVICE + 20, Some(s)),
                 _ => false,
             };
             cpu.icount += 1;
             if exit {
                 return StopReason::Exit;
             }
-            if s >> 32 & 0x3f > 13 {
+            if s >> 32 & 0x3f > 25 {
                 // Hints, which make no access.
                 match s >> 40 & 0x3ff {
                     5 => {
@@ -302,8 +313,11 @@ impl Script for Follow {
 fn board(seed: u64, offers: bool, cores: u32) -> Board<LatePort> {
     let policy = vec![
         RegPolicy::SYNC,
-        RegPolicy { read: ReadPolicy::Shadow(0), posted: None, stored: true, sizes: 4 },
-        RegPolicy { read: ReadPolicy::Sync, posted: Some(1), stored: false, sizes: 4 },
+        RegPolicy { read: ReadPolicy::Shadow(0), posted: None, stored: true, fifo: false, sizes: 4 },
+        RegPolicy { read: ReadPolicy::Sync, posted: Some(1), stored: false, fifo: false, sizes: 4 },
+        RegPolicy::SYNC,
+        RegPolicy::SYNC,
+        RegPolicy { read: ReadPolicy::Sync, posted: Some(1), stored: false, fifo: true, sizes: 4 },
     ];
     let links = (0..DEVICES)
         .map(|i| {
@@ -347,6 +361,9 @@ struct Run {
     outcome: Outcome,
     regs: u64,
     hashes: Vec<u64>,
+    /// What the devices came to.
+    toys: Vec<u64>,
+    longest: usize,
 }
 
 /// One core runs alone, several share the machine in turns.
@@ -376,7 +393,9 @@ fn execute_on(cores: u32, seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -
     r.power_on()?;
     let outcome = r.run()?;
     r.put_end(&outcome, [1; 32])?;
-    Ok(Run { outcome, regs: cores.register_hash(), hashes: b.links.iter().map(|l| l.hash).collect() })
+    let toys = b.links.iter().map(|l| l.port.toy.state).collect();
+    let longest = b.links[0].port.toy.longest;
+    Ok(Run { outcome, regs: cores.register_hash(), hashes: b.links.iter().map(|l| l.hash).collect(), toys, longest })
 }
 
 fn execute(seed: u64, offers: bool, mode: Mode<'_>, limit: u64) -> Result<Run> {
@@ -398,6 +417,7 @@ fn replays_under_any_timing(cores: u32) {
         let (run, entries) = record_on(cores, seed);
         assert!(entries.iter().any(|e| matches!(e.what, What::Host { .. })), "seed {seed}: no host input");
         let consumed = entries.iter().filter(|e| matches!(e.what, What::Consumed { .. })).count();
+        assert!(run.longest > 3, "seed {seed}: no burst");
         assert!(consumed > 10, "seed {seed}: only {consumed} asynchronous effects: the test shows nothing");
         for other in [seed, seed + 100, seed + 200] {
             let mut script = Follow(entries.clone().into());
@@ -409,6 +429,7 @@ fn replays_under_any_timing(cores: u32) {
                 "{cores} cores, seed {seed}/{other}"
             );
             assert_eq!((again.hashes, again.outcome.reason), (run.hashes.clone(), EndReason::Limit));
+            assert_eq!((again.toys, again.longest), (run.toys.clone(), run.longest));
             assert_eq!(again.outcome.recorded_hash, Some([1; 32]));
         }
     }

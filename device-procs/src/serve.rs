@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reprise_backends::{Backend, Input, Output};
-use reprise_channel::{Abort, ChannelError, DevicePort, Event as Message, Request, RequestMsg};
+use reprise_channel::{Abort, ChannelError, DevicePort, Event as Message, Request, RequestMsg, burst};
 use reprise_child::Control;
 use reprise_child::control::{Blame, Description, DeviceState, FromChild, ToChild, Way};
 use reprise_device::host::{Effect, Fault, Instance, Plugin};
@@ -65,6 +65,8 @@ enum What {
     Plain(Event<'static>, bool),
     DmaDone(u64),
     Host(u32),
+    /// Posted writes: offset and size.
+    Burst(u64, u8),
 }
 
 impl What {
@@ -90,7 +92,16 @@ impl What {
                 data.extend_from_slice(bytes);
                 Self::Host(u32::try_from(port).unwrap_or(u32::MAX))
             }
+            Request::Burst { offset, size, data: bytes } => {
+                data.extend_from_slice(bytes);
+                Self::Burst(offset, size)
+            }
         }
+    }
+
+    /// Whether it gets no answer.
+    fn is_posted(&self) -> bool {
+        matches!(self, Self::Plain(_, true) | Self::Burst(..))
     }
 
     fn event<'a>(&'a self, data: &'a [u8]) -> Event<'a> {
@@ -98,6 +109,7 @@ impl What {
             Self::Plain(event, _) => event,
             Self::DmaDone(tag) => Event::DmaDone { tag, data },
             Self::Host(port) => Event::Host { port, data },
+            Self::Burst(..) => unreachable!("a burst is taken apart"),
         }
     }
 }
@@ -518,7 +530,14 @@ impl Server {
             }
             self.may_offer = true;
         }
-        let answer = self.run_device(taken)?;
+        self.effects.clear();
+        let answer = match taken.what {
+            What::Burst(offset, size) => {
+                self.run_burst(taken, offset, size)?;
+                None
+            }
+            _ => self.run_device(taken)?,
+        };
         let effects = std::mem::take(&mut self.effects);
         if again {
             self.made += effects.len() as u64 + u64::from(answer.is_some());
@@ -563,16 +582,23 @@ impl Server {
         self.emit(request, message, Counts { effects: number + 1, answered: request + 1, ..self.counts })
     }
 
+    /// The writes of a burst, one after the other.
+    fn run_burst(&mut self, taken: Taken, offset: u64, size: u8) -> Result<(), Stop> {
+        let data = std::mem::take(&mut self.data);
+        for (now, value) in burst::stores(taken.now.0, &data) {
+            let write = Event::Write { tag: taken.seq, offset, size, value: value.into() };
+            self.run_device(Taken { now: VTime(now), what: What::Plain(write, true), ..taken })?;
+        }
+        self.data = data;
+        Ok(())
+    }
+
     /// Lets the device take its step; gives the answer to the request, if it gets one.
     fn run_device(&mut self, taken: Taken) -> Result<Option<Message<'static>>, Stop> {
         let Self { device, disks, data, effects, out, out_port, may_offer, packets, .. } = self;
         let is_packet = |port: u32| *packets >> port & 1 == 1;
-        effects.clear();
         let before = out.len();
-        let mut answer = match taken.what {
-            What::Plain(_, true) => None,
-            _ => Some(Message::Ack),
-        };
+        let mut answer = if taken.what.is_posted() { None } else { Some(Message::Ack) };
         // Output to several ports in one step is rare: it is kept apart and passed on after it.
         let mut elsewhere = Vec::new();
         let result = device.step_with(taken.now, taken.what.event(data), disks, &mut |effect| match effect {

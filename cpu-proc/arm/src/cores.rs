@@ -100,7 +100,7 @@ impl Cores {
     /// Lets the turn go on, or gives it to the next core in order that is on and does not wait; that may be the same one again. `interrupted(n)`
     /// says whether an interrupt line into core n is up, which ends its wait, masked or not (ARM DDI 0406C B1.8.14). False if there is none.
     pub fn next_turn(&mut self, interrupted: impl Fn(usize) -> bool) -> bool {
-        let ready = |c: usize| !self.cpus[c].off && (!self.cpus[c].waiting || interrupted(c));
+        let ready = |c| self.is_ready(c, &interrupted);
         let on = self.cpu().icount < self.end && ready(self.current);
         let n = self.cpus.len();
         let next = if on { Some(self.current) } else { (1..=n).map(|k| (self.current + k) % n).find(|&c| ready(c)) };
@@ -110,6 +110,15 @@ impl Cores {
             self.pass_to(next);
         }
         true
+    }
+
+    /// Whether no core is on and can go on: what [`Self::next_turn`] would find, and nothing else happens.
+    pub fn all_wait(&self, interrupted: impl Fn(usize) -> bool) -> bool {
+        !(0..self.cpus.len()).any(|c| self.is_ready(c, &interrupted))
+    }
+
+    fn is_ready(&self, c: usize, interrupted: impl Fn(usize) -> bool) -> bool {
+        !self.cpus[c].off && (!self.cpus[c].waiting || interrupted(c))
     }
 
     /// Begins a turn of core `next`.

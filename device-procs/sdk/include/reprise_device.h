@@ -128,6 +128,12 @@ const struct RepriseVtable *reprise_plugin(void);
 #define REPRISE_WRITE_STORED 2
 
 /*
+ Write policy: as `REPRISE_WRITE_POSTED`, for a register that drivers write many times in a row. What is written within a short time is sent
+ together; the device sees each write by itself, at its own time, and in order with everything else.
+ */
+#define REPRISE_WRITE_FIFO 3
+
+/*
  Port direction: from the outside to the device.
  */
 #define REPRISE_PORT_IN 1

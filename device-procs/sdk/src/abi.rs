@@ -56,6 +56,9 @@ pub const REPRISE_WRITE_POSTED: u8 = 1;
 /// Write policy: the CPU waits for the device; but a write of the value that the register's shadow (its read policy) already has does nothing
 /// at all, so the device does not even see it.
 pub const REPRISE_WRITE_STORED: u8 = 2;
+/// Write policy: as `REPRISE_WRITE_POSTED`, for a register that drivers write many times in a row. What is written within a short time is sent
+/// together; the device sees each write by itself, at its own time, and in order with everything else.
+pub const REPRISE_WRITE_FIFO: u8 = 3;
 
 /// Port direction: from the outside to the device.
 pub const REPRISE_PORT_IN: u32 = 1;

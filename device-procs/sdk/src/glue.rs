@@ -13,10 +13,10 @@ use crate::abi::{
     REPRISE_EVENT_DMA_DONE, REPRISE_EVENT_HOST, REPRISE_EVENT_LINE, REPRISE_EVENT_POPPED, REPRISE_EVENT_READ,
     REPRISE_EVENT_RESET, REPRISE_EVENT_TIMER, REPRISE_EVENT_WRITE, REPRISE_FRAMING_BYTES, REPRISE_FRAMING_PACKETS,
     REPRISE_NO_DISK, REPRISE_NO_MEDIUM, REPRISE_PORT_BOTH, REPRISE_PORT_IN, REPRISE_PORT_OUT, REPRISE_READ_CLOCK,
-    REPRISE_READ_CONST, REPRISE_READ_QUEUE, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED,
-    REPRISE_WRITE_STORED, REPRISE_WRITE_SYNC, RepriseBytes, RepriseDmaRead, RepriseDmaWrite, RepriseEffects,
-    RepriseError, RepriseEvent, ReprisePort, RepriseQueue, RepriseRegister, RepriseShadow, RepriseSink, RepriseSpec,
-    RepriseVtable,
+    REPRISE_READ_CONST, REPRISE_READ_QUEUE, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_FIFO,
+    REPRISE_WRITE_POSTED, REPRISE_WRITE_STORED, REPRISE_WRITE_SYNC, RepriseBytes, RepriseDmaRead, RepriseDmaWrite,
+    RepriseEffects, RepriseError, RepriseEvent, ReprisePort, RepriseQueue, RepriseRegister, RepriseShadow, RepriseSink,
+    RepriseSpec, RepriseVtable,
 };
 use crate::describe::{self, Named};
 use crate::device::{ConfigError, Device, DmaData, DmaRange, DmaWrite, Effects, Event, RestoreError, VTime};
@@ -316,6 +316,7 @@ fn c_register(
         WritePolicy::Sync => (REPRISE_WRITE_SYNC, Vec::new()),
         WritePolicy::Posted { shadows } => (REPRISE_WRITE_POSTED, shadows.clone()),
         WritePolicy::Stored => (REPRISE_WRITE_STORED, Vec::new()),
+        WritePolicy::Fifo { shadows } => (REPRISE_WRITE_FIFO, shadows.clone()),
     };
     let access = match r.access {
         Access::ReadWrite => REPRISE_ACCESS_READ_WRITE,

@@ -8,9 +8,9 @@ use crate::abi::{
     REPRISE_EVENT_DMA_DONE, REPRISE_EVENT_HOST, REPRISE_EVENT_LINE, REPRISE_EVENT_POPPED, REPRISE_EVENT_READ,
     REPRISE_EVENT_RESET, REPRISE_EVENT_TIMER, REPRISE_EVENT_WRITE, REPRISE_FRAMING_BYTES, REPRISE_FRAMING_PACKETS,
     REPRISE_NO_DISK, REPRISE_NO_MEDIUM, REPRISE_PORT_BOTH, REPRISE_PORT_IN, REPRISE_PORT_OUT, REPRISE_READ_CLOCK,
-    REPRISE_READ_CONST, REPRISE_READ_QUEUE, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_POSTED,
-    REPRISE_WRITE_STORED, REPRISE_WRITE_SYNC, RepriseDmaRead, RepriseDmaWrite, RepriseEffects, RepriseError,
-    RepriseEvent, RepriseRegister, RepriseSink, RepriseSpec, RepriseVtable,
+    REPRISE_READ_CONST, REPRISE_READ_QUEUE, REPRISE_READ_SHADOW, REPRISE_READ_SYNC, REPRISE_WRITE_FIFO,
+    REPRISE_WRITE_POSTED, REPRISE_WRITE_STORED, REPRISE_WRITE_SYNC, RepriseDmaRead, RepriseDmaWrite, RepriseEffects,
+    RepriseError, RepriseEvent, RepriseRegister, RepriseSink, RepriseSpec, RepriseVtable,
 };
 use crate::device::{ConfigError, Device, DmaRange, Event, VTime};
 use crate::dma::{self, Origin};
@@ -505,10 +505,10 @@ unsafe fn read_register(name: String, r: &RepriseRegister) -> Result<Register, S
     let write = match r.write_policy {
         REPRISE_WRITE_SYNC => WritePolicy::Sync,
         REPRISE_WRITE_STORED => WritePolicy::Stored,
-        REPRISE_WRITE_POSTED => {
+        policy @ (REPRISE_WRITE_POSTED | REPRISE_WRITE_FIFO) => {
             // SAFETY: promised by the caller.
-            let shadows = unsafe { list("shadows of a write", r.shadows, r.shadow_count, limits::SHADOWS) }?;
-            WritePolicy::Posted { shadows: shadows.to_vec() }
+            let shadows = unsafe { list("shadows of a write", r.shadows, r.shadow_count, limits::SHADOWS) }?.to_vec();
+            if policy == REPRISE_WRITE_FIFO { WritePolicy::Fifo { shadows } } else { WritePolicy::Posted { shadows } }
         }
         other => return Err(format!("register {name} has write policy {other}")),
     };

@@ -81,6 +81,23 @@ pub enum WritePolicy {
     /// As [`Self::Sync`], for a register that is read as a shadow and keeps what is written: to write the value that the shadow already has
     /// does nothing at all, so cpu-proc leaves such a write out.
     Stored,
+    /// As [`Self::Posted`], for a register that drivers write many times in a row: a data FIFO. cpu-proc sends what is written within a short
+    /// time together. The device sees each write by itself, at its own time, and in order with everything else.
+    Fifo {
+        /// The shadows that it may change.
+        shadows: Vec<u16>,
+    },
+}
+
+impl WritePolicy {
+    /// The shadows that a write for which the CPU does not wait may change; none if it waits.
+    #[must_use]
+    pub fn posted(&self) -> Option<&[u16]> {
+        match self {
+            Self::Posted { shadows } | Self::Fifo { shadows } => Some(shadows),
+            Self::Sync | Self::Stored => None,
+        }
+    }
 }
 
 /// One register.
@@ -177,6 +194,13 @@ impl Register {
     #[must_use]
     pub fn posted(mut self, shadows: &[u16]) -> Self {
         self.write = WritePolicy::Posted { shadows: shadows.to_vec() };
+        self
+    }
+
+    /// Writes are posted, several at a time, and may change `shadows`.
+    #[must_use]
+    pub fn fifo(mut self, shadows: &[u16]) -> Self {
+        self.write = WritePolicy::Fifo { shadows: shadows.to_vec() };
         self
     }
 
@@ -446,17 +470,14 @@ impl PluginSpec {
     /// The shadows that a posted write of `size` bytes at `offset` may change; `None` if the write is synchronous.
     #[must_use]
     pub fn posted(&self, offset: u64, size: u8) -> Option<&[u16]> {
-        match &self.register_at(offset).filter(|r| r.offset == offset && r.takes(size))?.write {
-            WritePolicy::Posted { shadows } => Some(shadows),
-            WritePolicy::Sync | WritePolicy::Stored => None,
-        }
+        self.register_at(offset).filter(|r| r.offset == offset && r.takes(size))?.write.posted()
     }
 
     /// Whether any write can be posted that may have effects, or the device has ports: only such a channel makes events while
     /// cpu-proc does not wait on it.
     #[must_use]
     pub fn speaks_unasked(&self) -> bool {
-        let posts = |r: &Register| r.access != Access::ReadOnly && matches!(r.write, WritePolicy::Posted { .. });
+        let posts = |r: &Register| r.access != Access::ReadOnly && r.write.posted().is_some();
         !self.ports.is_empty() || self.registers.iter().any(posts)
     }
 
@@ -557,7 +578,7 @@ impl PluginSpec {
                 "it stores what is written, but is not read as a shadow".into()
             })?;
         }
-        if let WritePolicy::Posted { shadows } = &r.write {
+        if let Some(shadows) = r.write.posted() {
             at_most("shadows of a posted write", shadows.len(), limits::SHADOWS)?;
             shadows.iter().try_for_each(|&i| shadow(i).map(drop))?;
             ensure(r.access != Access::ReadOnly || shadows.is_empty(), || {

@@ -39,6 +39,6 @@ pub use control::{
 pub use entry::{ENTRY_BYTES, EndReason, Entry, EntryKind, JournalEntry, Position};
 pub use error::{ChannelError, CloseReason, Problem, RingName};
 pub use layout::{ChannelConfig, ControlConfig, MAX_ARENA_BYTES, MAX_SLOTS};
-pub use message::{Event, EventKind, FLAG_POSTED, Request, RequestKind, SLOT_BYTES, Slot};
+pub use message::{Event, EventKind, FLAG_POSTED, Request, RequestKind, SLOT_BYTES, Slot, burst};
 pub use segment::{Role, Segment, SegmentError, SharedMem};
 pub use wait::{Abort, Doorbell, Interest, SpinPolicy, Waited, wait_many};

@@ -11,7 +11,7 @@ pub const FLAG_POSTED: u16 = 1;
 
 /// One message of a request or event ring, as it lies in shared memory and in recordings. Little-endian.
 ///
-/// Messages with data (`Host`, `DmaDone`, `Dma`, `HostOut`, `HostOffer`, `Fault`) carry up to 8 bytes in `inline`, with their
+/// Messages with data (`Host`, `DmaDone`, `Burst`, `Dma`, `HostOut`, `HostOffer`, `Fault`) carry up to 8 bytes in `inline`, with their
 /// number in `size`; longer data lies in the ring's arena, and `size` and `inline` are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -147,6 +147,7 @@ kinds! {
         DmaDone = 6,
         Host = 7,
         Popped = 8,
+        Burst = 9,
     }
 }
 
@@ -234,6 +235,52 @@ pub enum Request<'a> {
         /// How many.
         count: u32,
     },
+    /// Posted stores to one register, one after the other. The message's guest time is that of the first.
+    Burst {
+        /// Register offset in bytes.
+        offset: u64,
+        /// Access size in bytes: 1, 2 or 4.
+        size: u8,
+        /// The stores, in the form of [`burst`].
+        data: &'a [u8],
+    },
+}
+
+/// What the bytes of a [`Request::Burst`] are: for each store eight of them, little-endian: the guest time since the store before (u32, ns), and the data
+/// (u32; bits above the access size are 0).
+pub mod burst {
+    use super::mask;
+
+    /// Bytes of a store.
+    const STORE: usize = 8;
+    /// Most stores in a message.
+    pub const MAX_STORES: usize = 64;
+
+    /// Adds a store.
+    #[inline]
+    pub fn push(data: &mut Vec<u8>, since: u32, value: u32) {
+        data.extend_from_slice(&(u64::from(value) << 32 | u64::from(since)).to_le_bytes());
+    }
+
+    /// The stores of a message that begins at `vtime`: the guest time of each, and its data.
+    pub fn stores(vtime: u64, data: &[u8]) -> impl Iterator<Item = (u64, u32)> + '_ {
+        data.chunks_exact(STORE).scan(vtime, |now, bytes| {
+            let word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+            *now = now.saturating_add(word & 0xffff_ffff);
+            Some((*now, (word >> 32) as u32))
+        })
+    }
+
+    /// Whether `data` can be the stores of a message: the first at the message's own time, none wider than `size`.
+    #[must_use]
+    pub fn is_sound(size: u8, data: &[u8]) -> bool {
+        matches!(size, 1 | 2 | 4)
+            && !data.is_empty()
+            && data.len() % STORE == 0
+            && data.len() <= MAX_STORES * STORE
+            && data[..4] == [0; 4]
+            && stores(0, data).all(|(_, value)| u64::from(value) <= mask(size))
+    }
 }
 
 const fn mask(size: u8) -> u64 {
@@ -254,6 +301,7 @@ impl<'a> Request<'a> {
             Self::DmaDone { .. } => RequestKind::DmaDone,
             Self::Host { .. } => RequestKind::Host,
             Self::Popped { .. } => RequestKind::Popped,
+            Self::Burst { .. } => RequestKind::Burst,
         }
     }
 
@@ -261,7 +309,7 @@ impl<'a> Request<'a> {
     #[inline]
     #[must_use]
     pub const fn is_synchronous(&self) -> bool {
-        !matches!(self, Self::Write { posted: true, .. })
+        !matches!(self, Self::Write { posted: true, .. } | Self::Burst { .. })
     }
 
     /// The bytes it carries; empty if none.
@@ -269,7 +317,7 @@ impl<'a> Request<'a> {
     #[must_use]
     pub const fn data(&self) -> &'a [u8] {
         match self {
-            Self::DmaDone { data, .. } | Self::Host { data, .. } => data,
+            Self::DmaDone { data, .. } | Self::Host { data, .. } | Self::Burst { data, .. } => data,
             _ => &[],
         }
     }
@@ -297,6 +345,10 @@ impl<'a> Request<'a> {
                 slot.set_data(data);
             }
             Self::Popped { queue, count } => (slot.arg, slot.value) = (queue, count.into()),
+            Self::Burst { offset, size, data } => {
+                (slot.offset, slot.arg) = (offset, size.into());
+                slot.set_data(data);
+            }
         }
         slot
     }
@@ -324,6 +376,13 @@ impl<'a> Request<'a> {
             RequestKind::Popped => {
                 let count = u32::try_from(slot.value).map_err(|_| slot.wrong_field())?;
                 Self::Popped { queue: slot.arg, count }
+            }
+            RequestKind::Burst => {
+                let (size, data) = (slot.arg as u8, slot.data(arena)?);
+                if slot.arg > 4 || !burst::is_sound(size, data) {
+                    return Err(slot.wrong_field());
+                }
+                Self::Burst { offset: slot.offset, size, data }
             }
         };
         if slot.cause != 0 {

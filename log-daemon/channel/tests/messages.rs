@@ -31,8 +31,14 @@ fn request<'a>(kind: RequestKind, n: [u64; 3], size: u8, flag: bool, data: &'a [
         RequestKind::DmaDone => Request::DmaDone { tag: n[0] as u32, data },
         RequestKind::Host => Request::Host { port: n[0], data },
         RequestKind::Popped => Request::Popped { queue: n[0] as u32, count: n[1] as u32 },
+        RequestKind::Burst => {
+            Request::Burst { offset: n[0], size: size.min(4), data: if flag { &STORES[..8] } else { &STORES } }
+        }
     }
 }
+
+/// Stores of a byte each.
+const STORES: [u8; 24] = [0, 0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0, 8, 0, 0, 0, 0, 1, 0, 0, 255, 0, 0, 0];
 
 fn event<'a>(kind: EventKind, n: [u64; 3], flag: bool, data: &'a [u8]) -> Event<'a> {
     match kind {
@@ -77,20 +83,21 @@ proptest! {
     fn requests_round_trip(n: [u64; 3], size in size(), flag: bool, data in bytes(), vtime: u64, off: u32) {
         for &kind in RequestKind::ALL {
             let request = request(kind, n, size, flag, &data);
+            let data = request.data();
             let mut slot = request.to_slot(vtime);
             slot.seq = n[2];
             if slot.arena_len != 0 {
                 slot.arena_off = off;
             }
             prop_assert_eq!(Slot::from_words(slot.to_words()), slot);
-            prop_assert_eq!(Request::parse(&slot, in_arena(&slot, &data)), Ok(request));
-            prop_assert!(Event::parse(&slot, in_arena(&slot, &data)).is_err());
+            prop_assert_eq!(Request::parse(&slot, in_arena(&slot, data)), Ok(request));
+            prop_assert!(Event::parse(&slot, in_arena(&slot, data)).is_err());
             // A field that the kind does not use, or uses otherwise, must not pass unnoticed.
             for index in 1..8 {
                 let mut words = slot.to_words();
                 words[index] ^= 1 << (n[0] % 64);
                 let changed = Slot::from_words(words);
-                if let Ok(parsed) = Request::parse(&changed, in_arena(&slot, &data)) {
+                if let Ok(parsed) = Request::parse(&changed, in_arena(&slot, data)) {
                     prop_assert!(parsed != request || matches!(index, 2 | 6));
                 }
             }
@@ -168,7 +175,12 @@ fn wrong_fields_are_refused() {
     assert_eq!(parse(Slot { flags: 3, ..write }), Problem::Field { seq: 0, kind: 3 });
     assert_eq!(parse(Slot { value: 0x1_0000, ..write }), Problem::Field { seq: 0, kind: 3 });
     assert_eq!(parse(Slot { cause: 1, ..write }), Problem::Field { seq: 0, kind: 3 });
-    assert_eq!(parse(Slot { kind: 9, ..write }), Problem::Kind { seq: 0, kind: 9 });
+    assert_eq!(parse(Slot { kind: 10, ..write }), Problem::Kind { seq: 0, kind: 10 });
+    let burst = |size, data: &[u8]| Request::Burst { offset: 4, size, data }.to_slot(0);
+    for (size, data) in [(8, &STORES[..8]), (3, &STORES[..8]), (1, &STORES[16..]), (1, &[]), (1, &STORES[..7])] {
+        assert_eq!(parse(burst(size, data)), Problem::Field { seq: 0, kind: 9 }, "{size} {data:?}");
+    }
+    assert_eq!(parse(burst(1, &[0, 0, 0, 0, 0, 1, 0, 0])), Problem::Field { seq: 0, kind: 9 }, "wider than its size");
     let line = Slot { value: 2, ..Request::Line { pin: 0, level: true }.to_slot(0) };
     assert_eq!(parse(line), Problem::Field { seq: 0, kind: 4 });
     let host = Request::Host { port: 0, data: b"abc" }.to_slot(0);

@@ -278,6 +278,8 @@ pub mod message {
     pub const HOST: u8 = 7;
     /// Request: the CPU took values from a queue.
     pub const POPPED: u8 = 8;
+    /// Request: a register is written several times.
+    pub const BURST: u8 = 9;
     /// Effect: the answer to a read.
     pub const REPLY: u8 = 0x81;
     /// Effect: the answer to any other synchronous request.
@@ -315,6 +317,7 @@ pub mod message {
             DMA_DONE => "dma-done",
             HOST => "host",
             POPPED => "popped",
+            BURST => "burst",
             REPLY => "reply",
             ACK => "ack",
             SET_LINE => "set-line",

@@ -175,7 +175,7 @@ pub(crate) fn spec() -> PluginSpec {
     };
     // A word of a frame is not waited for: what it changes is the room that is left, and what an interrupt tells.
     let tx = |i: u64| {
-        Register::wo(&format!("TX_DATA_FIFO{i}"), reg::TX_DATA + 4 * i, "5.1").posted(&[
+        Register::wo(&format!("TX_DATA_FIFO{i}"), reg::TX_DATA + 4 * i, "5.1").fifo(&[
             shadow::INT_STS,
             shadow::TX_FIFO_INF,
             shadow::IRQ_CFG,

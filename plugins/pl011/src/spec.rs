@@ -124,7 +124,7 @@ pub(crate) fn spec(cfg: &Config) -> PluginSpec {
     let rw = |name, offset, reset, section| Register::rw(name, offset, reset, section).sizes(7);
     let ro = |name, offset, reset, section| Register::ro(name, offset, reset, section).sizes(7);
     // Side effects: a read of the data register takes a character. A write can raise the transmit interrupt, once until it is cleared.
-    let data = rw("UARTDR", reg::DR, 0, "DDI 0183 3.3.1").posted(&[shadow::RIS]);
+    let data = rw("UARTDR", reg::DR, 0, "DDI 0183 3.3.1").fifo(&[shadow::RIS]);
     let fr = reset_flags(cfg);
     let registers = [
         data,

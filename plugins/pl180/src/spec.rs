@@ -139,7 +139,7 @@ pub(crate) fn spec(cfg: &Config) -> PluginSpec {
     // A word of data changes no more than the status, and that seldom: its writes follow each other without waiting.
     let fifo = |i: u64| {
         let name = format!("MCIFIFO{i}");
-        let r = Register::rw(&name, reg::FIFO + 4 * i, 0, "DDI 0172 3.3.16").posted(&[shadow::STATUS, shadow::FIFOCNT]);
+        let r = Register::rw(&name, reg::FIFO + 4 * i, 0, "DDI 0172 3.3.16").fifo(&[shadow::STATUS, shadow::FIFOCNT]);
         if i == 0 { r.queue(QUEUE) } else { r }
     };
     let revision = if cfg.fifo > 16 { 0x01 } else { 0x00 };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::Usage;
 use anyhow::{Context, Result, bail};
 use log_daemon::verify::Expected;
-use reprise_channel::{Event, Request, Slot};
+use reprise_channel::{Event, Request, Slot, burst};
 use reprise_child::control::{DiskImage as Image, DiskMode, DiskStart};
 use reprise_child::sandbox::{Policy, Role, Stage, enter};
 use reprise_device::abi::REPRISE_ABI_VERSION;
@@ -266,7 +266,15 @@ impl Run {
     fn step(&mut self, m: &Message) -> Result<Vec<Message>> {
         let slot = Slot { arena_len: m.data.len() as u32, ..log_daemon::convert::slot(m) };
         let request = Request::parse(&slot, &m.data).map_err(|e| anyhow::anyhow!("request {}: {e}", m.number))?;
+        let mut more = Vec::new();
         let event = match request {
+            Request::Burst { offset, size, data } => {
+                let write = |(now, value): (u64, u32)| {
+                    (VTime(now), DeviceEvent::Write { tag: m.number, offset, size, value: value.into() })
+                };
+                more.extend(burst::stores(m.vtime, data).map(write));
+                more.remove(0).1
+            }
             Request::Reset => DeviceEvent::Reset,
             Request::Read { offset, size } => DeviceEvent::Read { tag: m.number, offset, size },
             Request::Write { offset, size, value, .. } => DeviceEvent::Write { tag: m.number, offset, size, value },
@@ -302,12 +310,13 @@ impl Run {
             Effect::HostOut { port, data } => output.entry(port.into()).or_default().extend_from_slice(data),
             Effect::HostWant { .. } => {}
         };
-        let now = VTime(m.vtime);
-        let stepped = match &mut self.disk {
-            Some(disk) => self.instance.step_with(now, event, &mut OneDisk(disk), &mut effect),
-            None => self.instance.step_with(now, event, &mut NoDisks, &mut effect),
-        };
-        stepped.with_context(|| format!("request {}", m.number))?;
+        for (now, event) in std::iter::once((VTime(m.vtime), event)).chain(more) {
+            let stepped = match &mut self.disk {
+                Some(disk) => self.instance.step_with(now, event, &mut OneDisk(disk), &mut effect),
+                None => self.instance.step_with(now, event, &mut NoDisks, &mut effect),
+            };
+            stepped.with_context(|| format!("request {}", m.number))?;
+        }
         said.extend(answer.map(|slot| (slot, Vec::new())));
         let number = self.effects;
         self.effects += said.len() as u64;

@@ -5,6 +5,7 @@ use crate::{
     show::{self, hex, text},
 };
 use anyhow::Result;
+use reprise_channel::burst;
 use reprise_recording::{
     Chunk, Chunks, Entry, Error, Manifest, Message, Output, Recording, Status, StreamKind, dma, journal, message,
 };
@@ -216,6 +217,10 @@ fn fields(m: &Message) -> String {
         message::ARM => format!("timer {} at {} ns", m.arg, m.vtime),
         message::HOST => format!("port {}", m.offset),
         message::POPPED => format!("queue {} by {}", m.arg, m.value),
+        message::BURST => {
+            let values: Vec<String> = burst::stores(0, m.payload()).map(|(_, v)| format!("{v:#x}")).collect();
+            format!("+{:#05x} = {}", m.offset, values.join(" "))
+        }
         message::QUEUE | message::QUEUE_CLEAR => format!("queue {}", m.arg),
         message::DMA_DONE if m.flags & dma::DIGEST != 0 => format!("tag {}, hash of {} bytes", m.arg, m.value),
         message::DMA | message::DMA_DONE => format!("tag {}", m.arg),
