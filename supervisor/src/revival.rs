@@ -427,27 +427,37 @@ impl Session<'_> {
                 "the new plugin's registers, pins or ports are not those that the machine was built with".into()
             );
         }
+        // What takes long comes before the pause.
+        let hash = self.store_plugin(device)?;
         let began = Instant::now();
         self.send(Role::Device(device), &ToChild::Yield);
         self.swap_until(deadline, "come to rest", |s| s.swap.yielded.is_some())?;
         self.send(Role::Standby(device), &ToChild::Go);
         self.swap_until(deadline, "take over", |s| s.swap.took)?;
         let request = self.swap.yielded.expect("waited for");
-        self.note_swap(device, request, deadline)?;
+        if let Some(hash) = hash {
+            self.note_swap(device, request, hash, deadline)?;
+        }
         self.send(Role::Standby(device), &ToChild::Go);
         Ok(Swapped { request, pause: began.elapsed() })
     }
 
-    /// Puts the new plugin into the recording, if there is one, before it serves.
-    fn note_swap(&mut self, device: usize, request: u64, deadline: Instant) -> Result<(), String> {
-        let Log::Record(recording) = &self.setup.log else { return Ok(()) };
+    /// Puts the new plugin's file into the recording, if there is one; its hash.
+    fn store_plugin(&self, device: usize) -> Result<Option<[u8; 32]>, String> {
+        let Log::Record(recording) = &self.setup.log else { return Ok(None) };
+        let bytes = &self.plugins[device].bytes;
+        store_input(&recording.dir, bytes).map_err(|e| format!("the recording: {e}"))?;
+        Ok(Some(*blake3::hash(bytes).as_bytes()))
+    }
+
+    /// Puts the change to the new plugin into the recording, before it serves.
+    fn note_swap(&mut self, device: usize, request: u64, hash: [u8; 32], deadline: Instant) -> Result<(), String> {
         let plugin = &self.plugins[device];
         let version = self.ready_of(Role::Standby(device)).and_then(|r| r.plugin.as_ref()).map(|p| p.version.clone());
-        store_input(&recording.dir, &plugin.bytes).map_err(|e| format!("the recording: {e}"))?;
         let note = SwapNote {
             channel: device as u16,
             request,
-            hash: *blake3::hash(&plugin.bytes).as_bytes(),
+            hash,
             name: plugin.origin.clone(),
             version: version.unwrap_or_default(),
         };
