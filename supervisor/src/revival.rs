@@ -12,6 +12,7 @@ use reprise_machine::Restart;
 use reprise_recording::store_input;
 
 use super::{Log, Role, Session};
+use crate::children::Exit;
 use crate::failure::Failure;
 use crate::images;
 use crate::outcome::Recovery;
@@ -168,6 +169,9 @@ impl Session<'_> {
             Role::Device(device) => Some(self.channels[device].progress()),
             _ => None,
         };
+        let killed = self
+            .place(role)
+            .is_some_and(|at| self.ready[at].is_some() && self.children[at].1.exit().is_some_and(Exit::killed));
         let policy = match role {
             Role::Device(device) => self.setup.machine.devices[device].restart,
             _ => Restart::Always,
@@ -189,7 +193,8 @@ impl Session<'_> {
                 completed > std::mem::replace(&mut deaths.completed, completed)
                     || sent == completed && deaths.missed.is_none()
             }
-            None => deaths.began.is_some_and(|began| began.elapsed() >= USEFUL),
+            // What it did is not known. One that was ready, and was killed from outside, did not fail.
+            None => killed || deaths.began.is_some_and(|began| began.elapsed() >= USEFUL),
         };
         deaths.in_vain = if useful || stood_in { 1 } else { deaths.in_vain + 1 };
         // One that ran for ever will do so again, and each time takes long.

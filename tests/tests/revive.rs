@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use reprise_tests::process::{Child, children, signal};
+use reprise_tests::process::{Child, children, signal, wait_for};
 use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit, slow};
 use std::process::Command;
 use std::time::Duration;
@@ -64,6 +64,37 @@ fn killed_devices_change_nothing_in_a_boot() {
         rig.replay(&run.recording, &[]).exact(&run);
         rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
     }
+}
+
+/// Whether a process has entered its sandbox, as it does before it says that it is ready.
+fn sandboxed(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|l| l.strip_prefix("Seccomp:").is_some_and(|v| v.trim() == "2"))
+}
+
+/// However often and fast a network's process is killed, it comes back: that it was killed says nothing against it.
+#[test]
+fn a_networks_process_comes_back_as_often_as_it_is_killed() {
+    let rig = Rig::new();
+    let mut c = rig.linux("");
+    c.args(["--net", "eth0=user"]);
+    let mut console = Console::start(&mut c, false).expect("start");
+    console.expect("GUEST READY", LONG_GUARD).expect("Linux boots");
+    let supervisor = console.pid();
+    for n in 0..12 {
+        let mut found = None;
+        wait_for(&format!("backend-proc number {n}"), LONG_GUARD, || {
+            found = children(supervisor).into_iter().find(|c| c.name == "backend-proc" && sandboxed(c.pid));
+            found.is_some()
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        let pid = found.expect("waited for").pid;
+        signal(pid, Signal::SIGKILL);
+        wait_for("its end", GUARD, || !reprise_tests::process::alive(pid));
+    }
+    console.send("poweroff -f\n").expect("typed");
+    let ended = console.wait(LONG_GUARD).expect("it powers off");
+    assert!(ended.status.success() && !ended.stderr.contains("without a network"), "{}", ended.stderr);
 }
 
 /// What the guest's console was given and what it has said survive its process, to the byte.
