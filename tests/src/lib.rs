@@ -16,6 +16,8 @@ use xtask::guest::Guest;
 
 pub use xtask::process;
 
+pub mod network;
+
 /// How long anything may take before it counts as hung.
 pub const GUARD: Duration = Duration::from_secs(180);
 /// The same for a whole Linux boot, on a busy machine.
