@@ -32,6 +32,12 @@ fn the_lan9118_carries_a_lease_pings_and_connections() {
 }
 
 #[test]
+fn the_lan9118_of_the_other_board_does_too() {
+    let rig = Rig::new();
+    works(&rig, &Board::A9, "lan", "eth0");
+}
+
+#[test]
 fn virtio_net_carries_a_lease_pings_and_connections() {
     let rig = Rig::new();
     let board = prefix().join("share/reprise/configs/machines/vexpress.ron");
