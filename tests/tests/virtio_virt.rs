@@ -1,0 +1,109 @@
+//! Virtio's console and entropy source in slots of the `virt` board, under the kernel's own drivers.
+
+use nix::sys::signal::Signal;
+use reprise_tests::process::{children, signal, wait_for};
+use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit, guest, md5, prefix};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use xtask::console::Console;
+
+/// Bytes that go each way over the console.
+const SENT: usize = 64 << 10;
+
+/// The board with both in its first slots.
+fn board(rig: &Rig) -> Command {
+    let original = fs::read_to_string(prefix().join("share/reprise/configs/machines/virt.ron")).expect("installed");
+    let devices = r#"devices: [
+        (
+            name: "con0", plugin: "virtio-console", at: 0x0a000000, size: 0x200, lines: { "irq": spi(16) }, dma: ram,
+            backend: serial, config: (ports: ["org.reprise.0"]),
+        ),
+        (
+            name: "rng0", plugin: "virtio-rng", at: 0x0a000200, size: 0x200, lines: { "irq": spi(17) }, dma: ram,
+            backend: random,
+        ),"#;
+    let path = rig.path("board.ron");
+    fs::write(&path, original.replacen("devices: [", devices, 1)).expect("written");
+    let mut c = rig.supervisor();
+    c.arg("--config").arg(path).args(["--clock", "warp", "--kernel"]).arg(&guest().kernel);
+    c.arg("--initrd").arg(&guest().virtio_initrd);
+    c.args(["--append", "console=ttyAMA0 quiet mods=virtio_mmio,virtio_console,virtio_rng"]);
+    c
+}
+
+/// The device's process is killed; another one takes its place.
+fn kill(console: &Console, device: &str) {
+    let process = || children(console.pid()).into_iter().find(|c| c.command.contains(device)).map(|c| c.pid);
+    let old = process().expect("it runs");
+    signal(old, Signal::SIGKILL);
+    wait_for("another in its place", GUARD, || process().is_some_and(|new| new != old));
+}
+
+/// Sends a file through the guest: it keeps what comes, shows its sum, and sends it back.
+fn there_and_back(console: &mut Console, peer: &mut UnixStream, file: &Path, round: usize) {
+    let open = "exec 3<>/dev/hvc0; stty -F /dev/hvc0 raw -echo; echo open >&3";
+    let work = format!("head -c {SENT} <&3 > got; echo got-{round} $(md5sum < got); cat got >&3; exec 3>&-");
+    console.send(format!("({open}; {work}; echo back-''{round})\n")).expect("typed");
+    // What comes before the guest has set its terminal would be echoed and changed.
+    let mut ready = [0; 5];
+    peer.read_exact(&mut ready).expect("it is open");
+    assert_eq!(&ready, b"open\n");
+    let data = fs::read(file).expect("readable");
+    let mut writer = peer.try_clone().expect("a socket");
+    let sent = data.clone();
+    let sender = std::thread::spawn(move || writer.write_all(&sent).expect("sent"));
+    console.expect(&format!("got-{round} {}", md5(file)), GUARD).expect("all of it has come");
+    sender.join().expect("sent");
+    let mut back = vec![0; SENT];
+    peer.read_exact(&mut back).expect("it comes back");
+    assert!(back == data, "what comes back is what was sent");
+    console.expect(&format!("back-{round}"), GUARD).expect("done");
+}
+
+#[test]
+fn a_console_with_a_port_and_an_entropy_source() {
+    let rig = Rig::new();
+    let (socket, recording, report) = (rig.path("hvc"), rig.path("virtio"), rig.path("virtio.json"));
+    let file = rig.image("sent.bin", SENT);
+    let mut c = board(&rig);
+    c.arg("--serial").arg(format!("con0=unix:{}", socket.display()));
+    c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+    let mut console = Console::start(&mut c, false).expect("start");
+    console.expect("GUEST READY", LONG_GUARD).expect("Linux boots");
+    console.expect("# ", LONG_GUARD).expect("a prompt");
+    let mut peer = UnixStream::connect(&socket).expect("connected");
+    peer.set_read_timeout(Some(GUARD)).expect("a socket");
+    let shell = |console: &mut Console, command: &str, says: &str| {
+        console.send(format!("{command}\n")).expect("typed");
+        console.expect(says, GUARD).unwrap_or_else(|e| panic!("{command}: {e:#}"));
+    };
+    shell(&mut console, "cd /tmp; grep -l org.reprise.0 /sys/class/virtio-ports/*/name", "/vport0p1/name");
+    shell(&mut console, "echo to the host > /dev/vport0p1; echo writ''ten $?", "written 0");
+    shell(&mut console, "echo rng $(cat /sys/class/misc/hw_random/rng_current)", "rng virtio_rng.0");
+    for round in 0..2 {
+        there_and_back(&mut console, &mut peer, &file, round);
+        // The driver asks for 64 bytes at a time.
+        let random = "dd if=/dev/hwrng bs=64 count=32 2>/dev/null | tee random | wc -c; echo sum''-$(md5sum < random)";
+        shell(&mut console, random, "2048");
+        console.expect("sum-", GUARD).expect("a sum");
+        if round == 0 {
+            for device in ["[con0]", "[rng0]"] {
+                kill(&console, device);
+            }
+        }
+    }
+    console.send("cat /proc/interrupts; poweroff -f\n").expect("typed");
+    let ended = console.wait(LONG_GUARD).expect("it powers off");
+    let report = xtask::demo::report(&report).expect("a report");
+    let run = Run { recording, ended, report }.ended(exit::OK);
+    let text = run.ended.text();
+    let sums: Vec<&str> = text.lines().filter_map(|l| l.trim().strip_prefix("sum-")).collect();
+    assert!(sums.len() == 2 && sums[0] != sums[1], "what is random is so each time: {text}");
+    // The replays show the same sums, so they have the same bytes.
+    let replay = rig.replay(&run.recording, &["--jitter", "1"]).exact(&run);
+    assert_eq!(replay.report["device_hash"], run.report["device_hash"]);
+    rig.replay(&run.recording, &["--cpu-only", "--jitter", "2"]).exact(&run);
+}
