@@ -25,6 +25,8 @@ pub(crate) const FAULT_EXIT: i32 = 70;
 const FAULT_CODE: u32 = 1;
 /// The port that the backend is joined to.
 const BACKEND_PORT: u32 = 0;
+/// The name of the port on which a device is told whether its cable is plugged in: a byte, 1 or 0. It comes unasked.
+const CABLE_PORT: &str = "cable";
 /// Output is passed on when so many bytes have come together, or the device is idle.
 const BATCH: usize = 4096;
 /// Output that may wait for a slow reader before the device waits too.
@@ -215,6 +217,9 @@ pub(crate) struct Server {
     replaceable: bool,
     /// The supervisor wants to know what the state is.
     describe: bool,
+    /// The port on which the device is told of its cable, if it has one, and what it is to be told.
+    cable_port: Option<u32>,
+    cable: Option<bool>,
 }
 
 impl Server {
@@ -224,6 +229,7 @@ impl Server {
             // Nobody is to think that this end of the channel is left.
             port.stand_by();
         }
+        let cable_port = device.spec().ports.iter().position(|p| p.name == CABLE_PORT).map(|i| i as u32);
         let ports = device.spec().ports.iter().enumerate();
         let packets = ports.filter(|(_, p)| p.framing == Framing::Packets).fold(0, |mask, (i, _)| mask | 1 << i);
         Self {
@@ -253,6 +259,8 @@ impl Server {
             make_way: false,
             replaceable,
             describe: false,
+            cable_port,
+            cable: None,
         }
     }
 
@@ -307,6 +315,10 @@ impl Server {
                 self.stand_aside()?;
             } else if std::mem::take(&mut self.describe) {
                 self.send_description()?;
+            } else if let Some(up) = self.cable.take() {
+                if let Err(e) = self.tell_cable(up) {
+                    self.forgive(e)?;
+                }
             } else if let Err(e) = self.turn() {
                 self.forgive(e)?;
             }
@@ -773,6 +785,12 @@ impl Server {
         self.emit(self.last, &Message::HostOffer { port: BACKEND_PORT.into(), data: input }, then)
     }
 
+    /// Tells the device whether its cable is plugged in, by way of cpu-proc as all input. To say it twice is no harm, so there are no books of it.
+    fn tell_cable(&mut self, up: bool) -> Result<(), Stop> {
+        let Some(port) = self.cable_port else { return Ok(()) };
+        self.emit(self.last, &Message::HostOffer { port: port.into(), data: &[up.into()] }, self.counts)
+    }
+
     /// Deals with what the other thread saw.
     #[inline]
     fn attend(&mut self) -> Result<(), Stop> {
@@ -818,6 +836,8 @@ impl Server {
             }
             ToChild::Link { up } => {
                 self.backend.set_link(up);
+                // Said between two requests: here a message may be half sent.
+                self.cable = Some(up);
                 Ok(())
             }
             other => Err(anyhow::anyhow!("a device-proc takes no {other:?}").into()),

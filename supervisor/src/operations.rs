@@ -1,5 +1,6 @@
 //! What operators may ask of a running machine (`vmctl`): each command, and its answer.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,8 @@ pub(super) struct Questions {
     paused: Option<(u64, u64)>,
     /// How an operator wants the machine to end.
     pub(super) end: Option<StopReason>,
-    /// Devices whose cable is out.
-    unplugged: Vec<usize>,
+    /// Devices whose cable was touched, and whether it is in.
+    cables: BTreeMap<usize, bool>,
 }
 
 impl Questions {
@@ -187,8 +188,9 @@ impl Session<'_> {
 
     /// A device has a new process: it is told what the old one knew, and asked what that was asked.
     pub(super) fn brief_device(&mut self, device: usize) {
-        if self.questions.unplugged.contains(&device) {
-            self.send(Role::Device(device), &ToChild::Link { up: false });
+        // The dead one may not have passed on what it was told last.
+        if let Some(&up) = self.questions.cables.get(&device) {
+            self.send(Role::Device(device), &ToChild::Link { up });
         }
         if let Some((_, question)) = self.questions.of_device.clone().filter(|(d, _)| *d == device) {
             self.send(Role::Device(device), &question);
@@ -243,7 +245,7 @@ impl Session<'_> {
                     None => "none",
                 }
                 .into(),
-                up: net.is_some() && !self.questions.unplugged.contains(&i),
+                up: net.is_some() && self.questions.cables.get(&i) != Some(&false),
                 forwards: match net {
                     Some(Net::User(user)) => user.forwards(),
                     _ => Vec::new(),
@@ -266,10 +268,7 @@ impl Session<'_> {
 
     fn plug(&mut self, device: &str, up: bool) -> Result<Answer, String> {
         let i = self.net_named(device)?;
-        self.questions.unplugged.retain(|&d| d != i);
-        if !up {
-            self.questions.unplugged.push(i);
-        }
+        self.questions.cables.insert(i, up);
         self.send(Role::Device(i), &ToChild::Link { up });
         // Its answer comes behind: it has done it.
         self.counters(i);

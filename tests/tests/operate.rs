@@ -6,11 +6,12 @@ use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit, guest, prefix};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use xtask::console::Console;
+use xtask::guest::Guest;
 
 /// Its answer, whatever it is.
 fn vmctl(rig: &Rig, args: &[&str]) -> Value {
@@ -332,9 +333,12 @@ fn greeter() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
-        for peer in listener.incoming() {
-            // Whoever came may be gone.
-            let _ = peer.and_then(|mut peer| peer.write_all(b"greetings\n"));
+        for mut peer in listener.incoming().flatten() {
+            // Whoever came may be gone. Who is not must not be reset before it has read: all that it says is taken.
+            std::thread::spawn(move || {
+                let said = peer.write_all(b"greetings\n").and_then(|()| peer.shutdown(Shutdown::Write));
+                said.and_then(|()| std::io::copy(&mut peer, &mut std::io::sink()))
+            });
         }
     });
     port
@@ -354,7 +358,9 @@ fn a_network_is_operated() {
     let up = "modprobe virtio_mmio; modprobe virtio_net; busybox ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up; echo up''up";
     shell(up, "upup");
     shell(&format!("busybox nc -w 30 10.0.2.2 {host} < /dev/zero"), "greetings");
+    shell(&carrier(1), "carrier is 1");
     answered(&rig, &["net", "down", "eth0"], "done");
+    shell(&carrier(0), "carrier is 0");
     shell(&format!("busybox nc -w 1 10.0.2.2 {host} < /dev/zero || echo a''lone"), "alone");
     let down = answered(&rig, &["net"], "net");
     assert_eq!((&down["networks"][0]["kind"], &down["networks"][0]["up"]), (&"user".into(), &false.into()), "{down}");
@@ -363,7 +369,9 @@ fn a_network_is_operated() {
         signal(child.pid, nix::sys::signal::Signal::SIGKILL);
     }
     shell(&format!("busybox nc -w 1 10.0.2.2 {host} < /dev/zero || echo still''alone"), "stillalone");
+    shell(&carrier(0), "carrier is 0");
     answered(&rig, &["net", "up", "eth0"], "done");
+    shell(&carrier(1), "carrier is 1");
     shell(&format!("busybox nc -w 30 10.0.2.2 {host} < /dev/zero"), "greetings");
     let port = free_port();
     let forward = format!("tcp:127.0.0.1:{port}-:7");
@@ -376,6 +384,49 @@ fn a_network_is_operated() {
     assert_eq!(echoed(port), "to the guest and back\n");
     console.send("poweroff -f\n").expect("typed");
     let run = end(&rig, "net", console).ended(exit::OK);
+    replays(&rig, &run);
+}
+
+/// Waits in the guest until its driver says whether there is a carrier.
+fn carrier(up: u8) -> String {
+    format!("until [ $(cat /sys/class/net/eth0/carrier) = {up} ]; do sleep 0.1; done; echo carrier 'is' {up}")
+}
+
+/// The Versatile Express' own card: its driver looks at the PHY, and the kernel says what it sees.
+#[test]
+fn the_guest_sees_its_cable_in_the_phy() {
+    let rig = Rig::new();
+    let with_modules = Guest { initrd: guest().virtio_initrd.clone(), ..guest().clone() };
+    let mut c = rig.supervisor();
+    c.args(xtask::demo::linux_args(&with_modules, xtask::demo::APPEND));
+    c.args(["--clock", "realtime", "--net", "eth0=user,dns=none"]);
+    let mut console = start(&rig, "phy", c);
+    console.expect("GUEST READY", LONG_GUARD).expect("Linux boots");
+    let mut shell = |command: &str, says: &str| {
+        console.send(format!("{command}\n")).expect("typed");
+        console.expect(says, GUARD).unwrap_or_else(|e| panic!("{command}: {e}"));
+    };
+    shell(
+        "modprobe smsc; modprobe smsc911x; busybox ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up; echo up''up",
+        "upup",
+    );
+    let host = greeter();
+    for _ in 0..2 {
+        shell(&carrier(1), "carrier is 1");
+        shell(&format!("busybox nc -w 30 10.0.2.2 {host} < /dev/zero"), "greetings");
+        answered(&rig, &["net", "down", "eth0"], "done");
+        shell(&carrier(0), "carrier is 0");
+        answered(&rig, &["net", "up", "eth0"], "done");
+    }
+    shell(&carrier(1), "carrier is 1");
+    // Pulled, and the device's process dies: its successor knows, and so does the guest.
+    answered(&rig, &["net", "down", "eth0"], "done");
+    for child in children(console_pid(&rig)).into_iter().filter(|c| c.name == "device-proc") {
+        signal(child.pid, nix::sys::signal::Signal::SIGKILL);
+    }
+    shell(&carrier(0), "carrier is 0");
+    shell("poweroff -f", "Power down");
+    let run = end(&rig, "phy", console).ended(exit::OK);
     replays(&rig, &run);
 }
 

@@ -1,6 +1,6 @@
 //! The LAN9118, a 10/100 Ethernet controller on a bus of 32 bits, as its datasheet (SMSC, revision 1.5) describes it, with its PHY and an EEPROM that holds its address.
 //!
-//! Frames are sent and received in no guest time, and the wire is always up. What is received lies in a queue of the CPU's process ahead of the reads of the data FIFO; what is
+//! Frames are sent and received in no guest time, and the wire is up while its cable is plugged in. What is received lies in a queue of the CPU's process ahead of the reads of the data FIFO; what is
 //! to be sent is written without waiting. A frame that is sent in a loop (of the MAC or of the PHY) is there at the next access to any register but a FIFO.
 //! While the receiver is off, or has no room, the wire holds frames back, as far as its other end does.
 //!
@@ -16,8 +16,8 @@ use serde::Deserialize;
 pub use mac::Mac;
 use mac::{Match, crc32};
 use spec::{
-    BUSY, CSR_READ, FAST_FORWARD, IRQ, PMT_READY, PMT_WRITABLE, QUEUE, TIMER, TIMER_ENABLE, WIRE, hw_cfg, int, irq_cfg,
-    mac_cr, reg, rx_cfg, rx_status, shadow, tx, tx_cfg,
+    BUSY, CABLE, CSR_READ, FAST_FORWARD, IRQ, PMT_READY, PMT_WRITABLE, QUEUE, TIMER, TIMER_ENABLE, WIRE, hw_cfg, int,
+    irq_cfg, mac_cr, reg, rx_cfg, rx_status, shadow, tx, tx_cfg,
 };
 pub use state::{Feed, Frame, State, StateV1};
 
@@ -118,6 +118,7 @@ impl Device for Lan9118 {
                     self.write(now, word, value, fx);
                 }
             }
+            Event::Host { port: CABLE, data } => data.iter().for_each(|&byte| self.s.mac.plug(byte != 0)),
             Event::Host { data, .. } => self.receive(data, fx),
             Event::Popped { count, .. } => self.taken(count),
             Event::Timer(_) => {
@@ -448,7 +449,7 @@ impl Lan9118 {
                 if self.s.looped.len() < STATUSES {
                     self.s.looped.push_back(frame.bytes);
                 }
-            } else {
+            } else if self.s.mac.plugged() {
                 fx.host_out(WIRE, &frame.bytes);
             }
             if self.s.tx_status.len() < STATUSES {
@@ -477,6 +478,9 @@ impl Lan9118 {
     fn levels(&mut self) {
         let [rx_level, _, tx_level, available] = self.s.fifo_int.to_le_bytes();
         let free = self.tx_inf() & 0xffff;
+        let phy = self.s.mac.phy_interrupts();
+        // It is as long as the PHY wants something, whoever clears it.
+        self.s.int_sts = self.s.int_sts & !int::PHY | if phy { int::PHY } else { 0 };
         let mut set = |holds: bool, bit: u32| self.s.int_sts |= if holds { bit } else { 0 };
         let (rx, tx) = (self.s.rx_status.len(), self.s.tx_status.len());
         set(rx > usize::from(rx_level), int::RX_STATUS_LEVEL);
@@ -513,10 +517,11 @@ impl Lan9118 {
             fx.publish(index, value.into());
         }
         fx.timer(TIMER, self.s.gpt_due);
-        let on = self.s.mac.control() & mac_cr::RX != 0;
+        let on = self.s.mac.control() & mac_cr::RX != 0 && self.s.mac.plugged();
         let free = (rx_words(self.s.hw_cfg) - self.s.rx.len()) / self.words(LARGEST + 4);
         let statuses = STATUSES - self.s.rx_status.len();
         fx.host_want(WIRE, if on { free.min(statuses) as u64 } else { 0 });
+        fx.host_want(CABLE, 1);
     }
 }
 

@@ -26,11 +26,21 @@ mod phy {
     pub(super) const PARTNER: usize = 5;
     pub(super) const EXPANSION: usize = 6;
     pub(super) const MODE: usize = 17;
+    /// What wants to interrupt, and what may.
+    pub(super) const SOURCE: usize = 29;
+    pub(super) const MASK: usize = 30;
     pub(super) const SPECIAL: usize = 31;
     pub(super) const RESET_BIT: u16 = 1 << 15;
     pub(super) const LOOPBACK: u16 = 1 << 14;
     pub(super) const RESTART: u16 = 1 << 9;
     pub(super) const POWER_DOWN: u16 = 1 << 11;
+    /// In SOURCE and MASK: there is energy on the wire, negotiation is done, the link went down.
+    pub(super) const ENERGY: u16 = 1 << 7;
+    pub(super) const NEGOTIATED: u16 = 1 << 6;
+    pub(super) const LINK_DOWN: u16 = 1 << 4;
+    /// Kept in the place of STATUS, which is made when it is read: the cable is out; the link went down since STATUS was read last.
+    pub(super) const OUT: u16 = 1;
+    pub(super) const WENT_DOWN: u16 = 1 << 1;
 }
 
 /// The internal PHY's address.
@@ -101,9 +111,35 @@ impl Mac {
     }
 
     fn phy_reset(&mut self) {
+        let cable = self.phy[phy::STATUS] & phy::OUT;
         self.phy.fill(0);
+        self.phy[phy::STATUS] = cable;
         self.phy[phy::CONTROL] = 0x3000;
         self.phy[phy::ADVERTISED] = 0x01e1;
+    }
+
+    /// The cable is plugged in or pulled.
+    pub(crate) fn plug(&mut self, plugged: bool) {
+        if plugged == self.plugged() {
+            return;
+        }
+        self.phy[phy::STATUS] = match plugged {
+            true => self.phy[phy::STATUS] & !phy::OUT,
+            false => phy::OUT | phy::WENT_DOWN,
+        };
+        if self.phy[phy::CONTROL] & phy::POWER_DOWN == 0 {
+            self.phy[phy::SOURCE] |= if plugged { phy::ENERGY | phy::NEGOTIATED } else { phy::LINK_DOWN };
+        }
+    }
+
+    /// Whether it is plugged in.
+    pub(crate) fn plugged(&self) -> bool {
+        self.phy[phy::STATUS] & phy::OUT == 0
+    }
+
+    /// Whether the PHY wants to interrupt, and may.
+    pub(crate) fn phy_interrupts(&self) -> bool {
+        self.phy[phy::SOURCE] & self.phy[phy::MASK] != 0
     }
 
     pub(crate) fn control(&self) -> u32 {
@@ -145,21 +181,32 @@ impl Mac {
         }
     }
 
-    /// The PHY: its wire is always up, with 100 Mbit/s in both directions.
-    fn phy_read(&self, address: u32, register: usize) -> u16 {
+    /// The PHY: while its cable is plugged in, its wire is up with 100 Mbit/s in both directions.
+    fn phy_read(&mut self, address: u32, register: usize) -> u16 {
         if address != PHY {
             return 0xffff;
         }
+        let up = self.plugged() && self.phy[phy::CONTROL] & phy::POWER_DOWN == 0;
         match register {
-            // 100 and 10 Mbit/s, each with full and half duplex; negotiation done; link up.
-            phy::STATUS if self.phy[phy::CONTROL] & phy::POWER_DOWN != 0 => 0x7809,
-            phy::STATUS => 0x782d,
+            // 100 and 10 Mbit/s, each with full and half duplex; negotiation done; link up. That the link went down is shown once (IEEE 802.3, 22.2.4.2.13).
+            phy::STATUS => {
+                let went_down = self.phy[phy::STATUS] & phy::WENT_DOWN != 0;
+                self.phy[phy::STATUS] &= !phy::WENT_DOWN;
+                match (up, went_down) {
+                    (false, _) => 0x7809,
+                    (true, true) => 0x7829,
+                    (true, false) => 0x782d,
+                }
+            }
             phy::ID1 => 0x0007,
             phy::ID2 => 0xc0d1,
+            phy::PARTNER if !self.plugged() => 0,
             phy::PARTNER => 0x41e1,
-            phy::EXPANSION => 0x0001,
+            phy::EXPANSION => self.plugged().into(),
             // Energy on the wire.
-            phy::MODE => self.phy[phy::MODE] | 2,
+            phy::MODE => self.phy[phy::MODE] & !2 | u16::from(self.plugged()) << 1,
+            phy::SOURCE => std::mem::take(&mut self.phy[phy::SOURCE]),
+            phy::SPECIAL if !self.plugged() => 0,
             phy::SPECIAL => 0x1018,
             _ => self.phy[register],
         }
@@ -172,6 +219,8 @@ impl Mac {
         match register {
             phy::CONTROL if value & phy::RESET_BIT != 0 => self.phy_reset(),
             phy::CONTROL => self.phy[phy::CONTROL] = value & !phy::RESTART,
+            phy::STATUS | phy::SOURCE => {}
+            phy::MASK => self.phy[phy::MASK] = value & 0xff,
             _ => self.phy[register] = value,
         }
     }

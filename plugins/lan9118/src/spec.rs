@@ -56,6 +56,7 @@ pub(crate) mod int {
     pub(crate) const RX_STOPPED: u32 = 1 << 24;
     pub(crate) const TX_COMPLETE: u32 = 1 << 21;
     pub(crate) const TIMER: u32 = 1 << 19;
+    pub(crate) const PHY: u32 = 1 << 18;
     pub(crate) const TX_ERROR: u32 = 1 << 13;
     pub(crate) const TX_AVAILABLE: u32 = 1 << 9;
     pub(crate) const TX_STATUS_FULL: u32 = 1 << 8;
@@ -155,8 +156,9 @@ pub(crate) mod shadow {
 
 /// The only output pin.
 pub(crate) const IRQ: u32 = 0;
-/// The wire.
+/// The wire, and the port on which it hears of its cable.
 pub(crate) const WIRE: u32 = 0;
+pub(crate) const CABLE: u32 = 1;
 /// The general purpose timer.
 pub(crate) const TIMER: u32 = 0;
 /// The receive data FIFO, whose words are there before they are asked for.
@@ -230,6 +232,7 @@ pub(crate) fn spec() -> PluginSpec {
         ])
         .outputs(&["irq"])
         .packets("wire", Direction::Both)
+        .port("cable", Direction::In)
         .queue("RX_DATA_FIFO", MOST_WORDS)
         .timers(1)
 }

@@ -80,6 +80,16 @@ impl Card {
         self.csr_read(7)
     }
 
+    fn phy_write(&mut self, register: u32, value: u32) {
+        self.csr_write(7, value);
+        self.csr_write(6, 1 << 11 | register << 6 | 3);
+    }
+
+    /// Whether it interrupts, as [`Self::up`] sets the pin up.
+    fn active(&self) -> bool {
+        self.line
+    }
+
     fn host(&mut self, frame: &[u8]) {
         self.step(Event::Host { port: 0, data: frame });
     }
@@ -354,4 +364,38 @@ fn opening() -> Vec<u8> {
     write(reg::TX_DATA, 16);
     (0..4).for_each(|i| write(reg::TX_DATA, i));
     bytes
+}
+
+/// The driver sees the cable in the PHY: link, negotiation, what its partner can, energy on the wire; and by an interrupt, if it wants one.
+#[test]
+fn a_cable_that_is_pulled_is_seen() {
+    let mut c = Card::up();
+    c.phy_write(30, 0xd0);
+    c.write(reg::INT_EN, int::PHY);
+    assert_eq!((c.phy(1), c.phy(5), c.phy(17) & 2, c.active()), (0x782d, 0x41e1, 2, false));
+    c.step(Event::Host { port: CABLE, data: &[1] });
+    assert!(!c.active(), "to be told what it knows is nothing");
+    c.step(Event::Host { port: CABLE, data: &[0] });
+    assert!(c.active());
+    c.write(reg::INT_STS, int::PHY);
+    assert!(c.active(), "it holds until the PHY is asked");
+    assert_eq!((c.phy(29), c.active(), c.phy(29)), (1 << 4, false, 0));
+    assert_eq!((c.phy(1), c.phy(5), c.phy(17) & 2, c.device.want(WIRE)), (0x7809, 0, 0, 0));
+    // Neither reset plugs it in.
+    c.phy_write(0, 1 << 15);
+    assert_eq!(c.phy(1), 0x7809);
+    c.write(reg::HW_CFG, hw_cfg::SOFT_RESET);
+    assert_eq!(c.phy(1), 0x7809);
+    c.csr_write(1, mac_cr::TX | mac_cr::RX);
+    c.phy_write(30, 0x40);
+    c.write(reg::INT_EN, int::PHY);
+    c.write(reg::IRQ_CFG, 0x111);
+    c.step(Event::Host { port: CABLE, data: &[1] });
+    assert!(c.active());
+    assert_eq!((c.phy(29), c.phy(1)), (1 << 7 | 1 << 6, 0x782d));
+    assert!(c.device.want(WIRE) > 0);
+    // Out and in between two looks: it is shown once.
+    c.step(Event::Host { port: CABLE, data: &[0] });
+    c.step(Event::Host { port: CABLE, data: &[1] });
+    assert_eq!((c.phy(1), c.phy(1)), (0x7829, 0x782d));
 }

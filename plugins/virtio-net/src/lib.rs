@@ -18,10 +18,12 @@ mod feature {
     pub(super) const STATUS: u64 = 1 << 16;
 }
 
-/// The queues, and the port.
+/// The queues, and the ports.
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
 const WIRE: u32 = 0;
+/// The port on which it hears of its cable.
+const CABLE: u32 = 1;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 /// A tag of IEEE 802.1Q.
@@ -78,6 +80,8 @@ pub struct Net {
     cfg: Config,
     mac: [u8; 6],
     s: State,
+    /// The cable is plugged in.
+    plugged: bool,
 }
 
 /// Bytes before a frame (5.1.6): without `num_buffers` only in the legacy interface, if buffers are not merged (5.1.6.1).
@@ -86,6 +90,11 @@ fn header(side: Side) -> usize {
 }
 
 impl Net {
+    /// Whether the link is up (5.1.4, `status`).
+    fn link(&self) -> bool {
+        self.cfg.link && self.plugged
+    }
+
     /// The longest frame.
     fn longest(&self) -> usize {
         usize::from(self.cfg.mtu) + ETHERNET + TAG
@@ -147,6 +156,7 @@ impl Net {
 impl Class for Net {
     const KIND: &'static str = "virtio-net";
     const ID: u32 = 1;
+    const CHANGES: bool = true;
     type Config = Config;
     /// What has come of a frame that is sent.
     type Task = Vec<u8>;
@@ -157,14 +167,14 @@ impl Class for Net {
     }
 
     fn extend(_: &Config, spec: PluginSpec) -> PluginSpec {
-        spec.packets("wire", Direction::Both)
+        spec.packets("wire", Direction::Both).port("cable", Direction::In)
     }
 
     fn new(cfg: &Config) -> Result<Self, ConfigError> {
         if cfg.mtu < 68 {
             return Err(ConfigError::new(format!("mtu: {} is less than 68", cfg.mtu)));
         }
-        Ok(Self { cfg: cfg.clone(), mac: cfg.mac()?, s: State::default() })
+        Ok(Self { cfg: cfg.clone(), mac: cfg.mac()?, s: State::default(), plugged: true })
     }
 
     fn features(&self, _: &Effects<'_>) -> u64 {
@@ -173,7 +183,7 @@ impl Class for Net {
 
     fn config(&self, _: u64, _: &Effects<'_>) -> Vec<u8> {
         let mut c = self.mac.to_vec();
-        c.extend(u16::from(self.cfg.link).to_le_bytes());
+        c.extend(u16::from(self.link()).to_le_bytes());
         c.extend(1u16.to_le_bytes());
         c.extend(self.cfg.mtu.to_le_bytes());
         c
@@ -210,15 +220,17 @@ impl Class for Net {
             return Ok(Next::Hold);
         }
         let frame = job.task.get(header(side)..).unwrap_or(&[]);
-        if (ETHERNET..=self.longest()).contains(&frame.len()) && self.cfg.link {
+        if (ETHERNET..=self.longest()).contains(&frame.len()) && self.link() {
             fx.host_out(WIRE, frame);
         }
         job.task = Vec::new();
         Ok(Next::Done(Answer::default()))
     }
 
-    fn host(&mut self, _: u32, data: &[u8]) {
-        if (ETHERNET..=self.longest()).contains(&data.len()) && (self.s.frames.len() as u64) < PACKETS {
+    fn host(&mut self, port: u32, data: &[u8]) {
+        if port == CABLE {
+            self.plugged = data.last().map_or(self.plugged, |&byte| byte != 0);
+        } else if (ETHERNET..=self.longest()).contains(&data.len()) && (self.s.frames.len() as u64) < PACKETS {
             self.s.frames.push_back(data.to_vec());
         }
     }
@@ -234,8 +246,18 @@ impl Class for Net {
             }
         }
         let free = self.capacity(core).saturating_sub(self.s.frames.len() as u64);
-        fx.host_want(WIRE, if self.cfg.link { free } else { 0 });
+        fx.host_want(WIRE, if self.link() { free } else { 0 });
+        // It always has an ear for its cable.
+        fx.host_want(CABLE, 1);
         Ok(())
+    }
+
+    fn cable(&self) -> bool {
+        self.plugged
+    }
+
+    fn set_cable(&mut self, plugged: bool) {
+        self.plugged = plugged;
     }
 
     fn save(&self) -> State {

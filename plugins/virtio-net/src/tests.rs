@@ -1,6 +1,7 @@
 use reprise_device::Event;
 use reprise_device::conformance::Suite;
 use reprise_device::host::Plugin;
+use reprise_virtio::regs::{interrupt, reg};
 use reprise_virtio::testing::{Piece, Rig, Rng, hostile};
 
 use super::*;
@@ -121,4 +122,30 @@ fn hostile_drivers() {
         worked += u32::from(hostile::<Virtio<Net>>("()", &[8, 8], &script));
     }
     assert!(worked > 100, "only {worked} scripts made a request");
+}
+
+/// The driver sees the cable: the status bit, an interrupt for it, and a new generation; and it stays as it is when the driver resets the device.
+#[test]
+fn a_cable_that_is_pulled_is_seen() {
+    let mut r = rig("()", ALL);
+    let at = r.alloc(8192, 64);
+    r.add(0, &[(at, 4096, true)]);
+    r.kick(0);
+    r.acknowledge();
+    let generation = r.read(reg::CONFIG_GENERATION);
+    assert_eq!((r.config(6, 2), r.device.want(WIRE), r.device.want(CABLE)), (1, 1, 1));
+    // To be told what it knows is nothing.
+    r.step(Event::Host { port: CABLE, data: &[1] });
+    assert!(!r.line);
+    r.step(Event::Host { port: CABLE, data: &[0] });
+    assert_eq!((r.line, r.acknowledge(), r.line), (true, interrupt::CONFIG, false));
+    assert_eq!((r.config(6, 2), r.device.want(WIRE)), (0, 0));
+    assert_ne!(r.read(reg::CONFIG_GENERATION), generation);
+    r.add(1, &[(at + 4096, 100, false)]);
+    r.kick(1);
+    assert_eq!((r.used(1).len(), r.out.len()), (1, 0), "it is sent to nobody");
+    r.write(reg::STATUS, 0);
+    assert_eq!((r.line, r.config(6, 2)), (false, 0));
+    r.step(Event::Host { port: CABLE, data: &[1] });
+    assert_eq!((r.line, r.config(6, 2)), (false, 1), "nobody is there to be told");
 }

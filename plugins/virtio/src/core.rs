@@ -133,6 +133,13 @@ impl<T> Core<T> {
         self.queues.iter_mut().for_each(|q| q.pulled = 0);
     }
 
+    /// The configuration has changed by itself: a driver that is there is told (2.4, 4.2.2).
+    pub(crate) fn config_changed(&mut self) {
+        if self.live() {
+            self.interrupts |= interrupt::CONFIG;
+        }
+    }
+
     /// The driver did what none may do: nothing goes on until it resets the device (2.1.2).
     pub(crate) fn fail(&mut self) {
         self.transfer = None;

@@ -84,6 +84,8 @@ pub trait Class: Sized + Debug + 'static {
     const KIND: &'static str;
     /// The device type (5).
     const ID: u32;
+    /// Whether the device-specific configuration changes by itself, as its cable is plugged and pulled.
+    const CHANGES: bool = false;
     /// The `config` value of the machine file.
     type Config: DeserializeOwned + Clone + Debug;
     /// What it keeps of a chain between two transfers.
@@ -153,6 +155,16 @@ pub trait Class: Sized + Debug + 'static {
         let _ = (port, data);
     }
 
+    /// Whether its cable is plugged in. With [`CHANGES`](Self::CHANGES) a change of this is one of the configuration.
+    fn cable(&self) -> bool {
+        true
+    }
+
+    /// Its cable is as it is at the machine's start, or in a saved state; [`reset`](Self::reset) leaves it as it is.
+    fn set_cable(&mut self, plugged: bool) {
+        let _ = plugged;
+    }
+
     /// Called after each event when no transfer is under way: finishes chains that are held ([`Core::finish`]), says what input is wanted.
     ///
     /// # Errors
@@ -178,6 +190,8 @@ pub struct Virtio<C: Class> {
     shape: Shape,
     core: Core<C::Task>,
     class: C,
+    /// How often the configuration has changed by itself, modulo 2^32 (ConfigGeneration, 4.2.2).
+    generation: u32,
 }
 
 /// The saved state; a variant for each version of it.
@@ -186,6 +200,8 @@ pub struct Virtio<C: Class> {
 pub enum State<C: Class> {
     /// The first: transport and queues, then what the kind of device keeps.
     V1(Box<Core<C::Task>>, C::State),
+    /// The same, how often the configuration has changed by itself, and whether the cable is plugged in. Saved where that is not 0 and `true`.
+    V2(Box<Core<C::Task>>, C::State, u32, bool),
 }
 
 impl<C: Class> Device for Virtio<C> {
@@ -194,13 +210,13 @@ impl<C: Class> Device for Virtio<C> {
     type State = State<C>;
 
     fn spec(cfg: &C::Config) -> PluginSpec {
-        C::extend(cfg, regs::spec(C::KIND, C::ID, C::shape(cfg).legacy))
+        C::extend(cfg, regs::spec(C::KIND, C::ID, C::shape(cfg).legacy, C::CHANGES))
     }
 
     fn new(cfg: &C::Config) -> Result<Self, ConfigError> {
         let shape = C::shape(cfg);
         shape.check()?;
-        Ok(Self { core: Core::new(&shape), class: C::new(cfg)?, shape })
+        Ok(Self { core: Core::new(&shape), class: C::new(cfg)?, shape, generation: 0 })
     }
 
     fn step(&mut self, _: VTime, event: Event<'_>, fx: &mut Effects<'_>) {
@@ -211,6 +227,8 @@ impl<C: Class> Device for Virtio<C> {
             Event::Reset => {
                 self.core = Core::new(&self.shape);
                 self.class.reset();
+                self.class.set_cable(true);
+                self.generation = 0;
                 Ok(())
             }
             Event::Read { tag, offset, size } => {
@@ -221,7 +239,12 @@ impl<C: Class> Device for Virtio<C> {
             Event::Write { offset, size, value, .. } => self.write(offset, size, value, fx),
             Event::DmaDone { tag, data } => self.core.done(tag, data, &mut self.class, fx),
             Event::Host { port, data } => {
+                let before = self.class.cable();
                 self.class.host(port, data);
+                if C::CHANGES && self.class.cable() != before {
+                    self.generation = self.generation.wrapping_add(1);
+                    self.core.config_changed();
+                }
                 Ok(())
             }
             Event::Line { .. } | Event::Timer(_) | Event::Popped { .. } => Ok(()),
@@ -236,14 +259,29 @@ impl<C: Class> Device for Virtio<C> {
     }
 
     fn save(&self) -> State<C> {
-        State::V1(Box::new(self.core.clone()), self.class.save())
+        let (core, class) = (Box::new(self.core.clone()), self.class.save());
+        match (self.generation, self.class.cable()) {
+            (0, true) => State::V1(core, class),
+            (generation, cable) => State::V2(core, class, generation, cable),
+        }
     }
 
-    fn restore(cfg: &C::Config, State::V1(core, class): State<C>) -> Result<Self, RestoreError> {
+    fn restore(cfg: &C::Config, state: State<C>) -> Result<Self, RestoreError> {
+        let (core, class, generation, cable) = match state {
+            State::V1(core, class) => (core, class, 0, true),
+            State::V2(core, class, generation, cable) => (core, class, generation, cable),
+        };
+        RestoreError::check(C::CHANGES || (generation, cable) == (0, true), "a cable that the device does not have")?;
+        RestoreError::check(
+            (generation, cable) != (0, false),
+            "a cable that is out though it was in and never touched",
+        )?;
         let mut new = Self::new(cfg).map_err(|e| RestoreError(e.message))?;
         core.check(&new.shape)?;
         new.core = *core;
         new.class.restore(class)?;
+        new.class.set_cable(cable);
+        new.generation = generation;
         Ok(new)
     }
 }
@@ -256,7 +294,11 @@ impl<C: Class> Virtio<C> {
             return bytes.iter().take(size.into()).rev().fold(0, |all, &b| all << 8 | u64::from(b));
         }
         // 4.2.2.2: control registers are accessed whole.
-        if size == 4 { self.core.read_register(offset, self.offered(fx)).into() } else { 0 }
+        match (size, offset) {
+            (4, regs::reg::CONFIG_GENERATION) if !self.shape.legacy => self.generation.into(),
+            (4, _) => self.core.read_register(offset, self.offered(fx)).into(),
+            _ => 0,
+        }
     }
 
     fn write(&mut self, offset: u64, size: u8, value: u64, fx: &mut Effects<'_>) -> Result<(), Bad> {

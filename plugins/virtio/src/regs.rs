@@ -97,7 +97,9 @@ pub mod status {
 }
 
 /// The transport's part of a device's spec.
-pub(crate) fn spec(kind: &str, id: u32, legacy: bool) -> PluginSpec {
+///
+/// `changes`: the device's configuration changes by itself.
+pub(crate) fn spec(kind: &str, id: u32, legacy: bool, changes: bool) -> PluginSpec {
     let fixed = |name: &str, offset, value| Register::ro(name, offset, value, "4.2.2").constant();
     // What only sets something up has no effect until QueueReady or the status is written.
     let set = |name: &str, offset, section| Register::wo(name, offset, section).posted(&[]);
@@ -137,8 +139,10 @@ pub(crate) fn spec(kind: &str, id: u32, legacy: bool) -> PluginSpec {
             registers.push(fixed(&format!("{name}Low"), offset, 0xffff_ffff));
             registers.push(fixed(&format!("{name}High"), offset + 4, 0xffff_ffff));
         }
-        // No device here changes its configuration by itself.
-        registers.push(fixed("ConfigGeneration", reg::CONFIG_GENERATION, 0));
+        registers.push(match changes {
+            true => Register::ro("ConfigGeneration", reg::CONFIG_GENERATION, 0, "4.2.2"),
+            false => fixed("ConfigGeneration", reg::CONFIG_GENERATION, 0),
+        });
     }
     PluginSpec::new(kind, env!("CARGO_PKG_VERSION"), WINDOW)
         .registers(registers)

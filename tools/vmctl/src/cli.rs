@@ -87,7 +87,7 @@ pub(crate) enum What {
 pub(crate) enum NetWhat {
     /// The networks, their cables, forwards and counters.
     List,
-    /// Pull a cable: nothing comes in, and what goes out is lost.
+    /// Pull a cable: nothing comes in, what goes out is lost, and the guest's driver sees it.
     Down {
         /// The device's name.
         device: String,
