@@ -264,7 +264,7 @@ pub(crate) mod tests {
     #[test]
     fn reading_an_unchanged_image_takes_a_hundredth_of_it() {
         use reprise_child::control::{DiskImage, DiskMode, DiskStart};
-        use reprise_recording::{Chunk, FORMAT, Manifest, Quirks, Writer, WriterOptions};
+        use reprise_recording::{Chunk, Writer, WriterOptions};
         use std::io::Write as _;
         use std::os::fd::IntoRawFd;
         const REQUEST: usize = 128 << 10;
@@ -296,22 +296,7 @@ pub(crate) mod tests {
             chunk.channel(0).effects.push(packed);
         }
         let dir = tempfile::tempdir().unwrap();
-        let manifest = Manifest {
-            format: FORMAT,
-            uuid: "1a2b3c4d-0000-4000-8000-00000000cafe".into(),
-            created: "2026-11-22T18:30:00Z".into(),
-            reprise: "0.1.0".into(),
-            engine: "interp".into(),
-            host_cpu: "some CPU".into(),
-            id_registers: vec![],
-            uncounted: vec![],
-            quirks: Quirks::default(),
-            machine: "()".into(),
-            inputs: vec![],
-            plugins: vec![],
-            disks: vec![],
-            streams: Manifest::standard_streams(&[(0, "vda")]),
-        };
+        let manifest = reprise_recording::testing::manifest(&[(0, "vda")]);
         let stored = Writer::create(dir.path(), &manifest, WriterOptions::default())
             .unwrap()
             .append(&chunk)

@@ -139,28 +139,13 @@ pub(crate) fn check(recording: &Recording, devices: &[&str], disks: &[Option<Ope
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
-    use reprise_recording::{FORMAT, INPUTS_DIR, Manifest, Quirks, Writer, WriterOptions, verify};
+    use reprise_recording::{INPUTS_DIR, Manifest, Quirks, Writer, WriterOptions, verify};
     use reprise_storage::testing::{Cluster, Qcow2Builder};
 
     use super::*;
 
     fn manifest(disks: Vec<DiskImage>) -> Manifest {
-        Manifest {
-            format: FORMAT,
-            uuid: "1a2b3c4d-0000-4000-8000-00000000cafe".into(),
-            created: "2026-11-22T18:30:00Z".into(),
-            reprise: "0.1.0".into(),
-            engine: "interp".into(),
-            host_cpu: "some CPU".into(),
-            id_registers: vec![],
-            uncounted: vec![],
-            quirks: Quirks::of(Quirks::DMA_READS),
-            machine: "()".into(),
-            inputs: vec![],
-            plugins: vec![],
-            disks,
-            streams: Manifest::standard_streams(&[]),
-        }
+        Manifest { disks, quirks: Quirks::of(Quirks::DMA_READS), ..reprise_recording::testing::manifest(&[]) }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use crate::{Backend, Input, Output};
+use crate::{Backend, Input};
 
 /// Bytes at once: the kernel gives so many without being interrupted (getrandom(2)).
 const PIECE: usize = 256;
@@ -42,18 +42,6 @@ impl Backend for Random {
         let n = usize::try_from(n).unwrap_or(0);
         buffer.truncate(start + n);
         if n > 0 { Input::Bytes(n) } else { Input::Nothing }
-    }
-
-    fn write(&mut self, _: &[u8]) -> Output {
-        Output::Done
-    }
-
-    fn flush(&mut self) -> Output {
-        Output::Done
-    }
-
-    fn pending(&self) -> usize {
-        0
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-use crate::{Backend, Input, Output};
+use crate::{Backend, Input};
 
 /// Bytes of a date: Unix time in seconds, little-endian.
 const DATE: usize = 8;
@@ -40,18 +40,6 @@ impl Backend for Rtc {
         }
         buffer.extend_from_slice(&(date + self.since.elapsed().as_secs()).to_le_bytes());
         Input::Bytes(DATE)
-    }
-
-    fn write(&mut self, _: &[u8]) -> Output {
-        Output::Done
-    }
-
-    fn flush(&mut self) -> Output {
-        Output::Done
-    }
-
-    fn pending(&self) -> usize {
-        0
     }
 }
 

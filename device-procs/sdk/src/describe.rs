@@ -105,6 +105,16 @@ impl List<'_> {
     }
 }
 
+/// What is the same in JSON as in Rust.
+macro_rules! shown_as_they_are {
+    ($($method:ident: $type:ty),*) => {$(
+        fn $method(self, v: $type) -> Result<(), Failed> {
+            self.put(v);
+            Ok(())
+        }
+    )*};
+}
+
 impl<'a> ser::Serializer for &'a mut Writer {
     type Ok = ();
     type Error = Failed;
@@ -116,53 +126,10 @@ impl<'a> ser::Serializer for &'a mut Writer {
     type SerializeStruct = List<'a>;
     type SerializeStructVariant = List<'a>;
 
-    fn serialize_bool(self, v: bool) -> Result<(), Failed> {
-        self.put(v);
-        Ok(())
-    }
-
-    fn serialize_i8(self, v: i8) -> Result<(), Failed> {
-        self.serialize_i64(v.into())
-    }
-
-    fn serialize_i16(self, v: i16) -> Result<(), Failed> {
-        self.serialize_i64(v.into())
-    }
-
-    fn serialize_i32(self, v: i32) -> Result<(), Failed> {
-        self.serialize_i64(v.into())
-    }
-
-    fn serialize_i64(self, v: i64) -> Result<(), Failed> {
-        self.put(v);
-        Ok(())
-    }
-
-    fn serialize_u8(self, v: u8) -> Result<(), Failed> {
-        self.serialize_u64(v.into())
-    }
-
-    fn serialize_u16(self, v: u16) -> Result<(), Failed> {
-        self.serialize_u64(v.into())
-    }
-
-    fn serialize_u32(self, v: u32) -> Result<(), Failed> {
-        self.serialize_u64(v.into())
-    }
-
-    fn serialize_u64(self, v: u64) -> Result<(), Failed> {
-        self.put(v);
-        Ok(())
-    }
-
-    fn serialize_u128(self, v: u128) -> Result<(), Failed> {
-        self.put(v);
-        Ok(())
-    }
-
-    fn serialize_i128(self, v: i128) -> Result<(), Failed> {
-        self.put(v);
-        Ok(())
+    shown_as_they_are! {
+        serialize_bool: bool,
+        serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64, serialize_i128: i128,
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_u128: u128
     }
 
     fn serialize_f32(self, v: f32) -> Result<(), Failed> {

@@ -10,7 +10,10 @@
 //!
 //! A screen that was never described is off and has no size.
 
+use crate::ConfigError;
 use crate::device::{Effects, VTime};
+
+pub mod testing;
 
 /// Most pixels of a line, and lines.
 pub const MAX_SIDE: u16 = 4096;
@@ -24,6 +27,17 @@ const MODE_BYTES: usize = 24;
 const OFF: u8 = 1;
 const WORD_REVERSED: u8 = 2;
 const BYTE_REVERSED: u8 = 4;
+
+/// Checks `clock_hz` of a display's config, its pixel clock: 1 MHz to 1 GHz.
+///
+/// # Errors
+/// It is another.
+pub fn check_clock(hz: u32) -> Result<(), ConfigError> {
+    match hz {
+        1_000_000..=1_000_000_000 => Ok(()),
+        hz => Err(ConfigError::new(format!("clock_hz: {hz} is not in 1_000_000..=1_000_000_000"))),
+    }
+}
 
 /// Where a colour stands in a pixel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

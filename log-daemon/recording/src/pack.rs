@@ -207,7 +207,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::{DiskImage, End, FORMAT, Input, Manifest, Quirks, Status, Writer, WriterOptions, store_input, verify};
+    use crate::{DiskImage, End, Input, Manifest, Status, Writer, WriterOptions, store_input, verify};
 
     /// A recording whose disk lies elsewhere, and the disk.
     fn record(dir: &Path) -> PathBuf {
@@ -217,18 +217,7 @@ mod tests {
         contents[0x8_0000] = 7;
         fs::write(&disk, &contents).unwrap();
         let manifest = Manifest {
-            format: FORMAT,
-            uuid: "1a2b3c4d-0000-4000-8000-00000000cafe".into(),
-            created: "2026-11-22T18:30:00Z".into(),
-            reprise: "0.1.0".into(),
-            engine: "interp".into(),
-            host_cpu: "some CPU".into(),
-            id_registers: vec![],
-            uncounted: vec![],
-            quirks: Quirks::default(),
-            machine: "()".into(),
             inputs: vec![Input { name: "kernel".into(), hash: kernel.hash, size: kernel.size }],
-            plugins: vec![],
             disks: vec![DiskImage {
                 device: "sd0".into(),
                 disk: 0,
@@ -239,7 +228,7 @@ mod tests {
                 mode: "read-only".into(),
                 stored: false,
             }],
-            streams: Manifest::standard_streams(&[]),
+            ..crate::testing::manifest(&[])
         };
         let writer = Writer::create(dir, &manifest, WriterOptions::default()).unwrap();
         writer.finish(&End::default()).unwrap();

@@ -1,7 +1,7 @@
-//! For tests of the whole machine: recordings that were changed by somebody who knows the format.
+//! For tests: the manifest of a recording that says little, and recordings that were changed by somebody who knows the format.
 
 use crate::{
-    Error, FORMAT, Fault, INDEX_FILE, MANIFEST_FILE, Place, Recording, Result, SEGMENTS_DIR,
+    Error, FORMAT, Fault, INDEX_FILE, MANIFEST_FILE, Manifest, Place, Quirks, Recording, Result, SEGMENTS_DIR,
     chunk::{encode_payload, seal},
     index::Index,
     manifest,
@@ -10,6 +10,27 @@ use crate::{
     segment::{self, SegmentHeader},
 };
 use std::{collections::BTreeMap, fs, path::Path};
+
+/// The manifest of a machine with these devices, by the numbers of their channels, and nothing else.
+#[must_use]
+pub fn manifest(channels: &[(u16, &str)]) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        uuid: "1a2b3c4d-0000-4000-8000-00000000cafe".into(),
+        created: "2026-11-22T18:30:00Z".into(),
+        reprise: "0.1.0".into(),
+        engine: "interp".into(),
+        host_cpu: "some CPU".into(),
+        id_registers: vec![],
+        uncounted: vec![],
+        quirks: Quirks::default(),
+        machine: "()".into(),
+        inputs: vec![],
+        plugins: vec![],
+        disks: vec![],
+        streams: Manifest::standard_streams(channels),
+    }
+}
 
 /// Reads every chunk of the recording in `dir`, lets `edit` change its records, and writes all of it back with right
 /// lengths, CRCs, hash chain and index. A reader finds nothing wrong with the result; only a replay can.

@@ -10,20 +10,10 @@ const OLD_PAGE: &str = include_str!("old/1.0.md");
 fn record(dir: &Path) {
     let dtb = store_input(dir, b"example\n").unwrap();
     let manifest = Manifest {
-        format: FORMAT,
-        uuid: "1a2b3c4d-0000-4000-8000-00000000cafe".into(),
-        created: "2026-11-22T18:30:00Z".into(),
-        reprise: "0.1.0".into(),
-        engine: "interp".into(),
-        host_cpu: "some CPU".into(),
         id_registers: vec![IdRegister { name: "MIDR".into(), value: 0x412f_c0f1 }],
-        uncounted: vec![],
-        quirks: Quirks::default(),
         machine: "(name: \"example\")".into(),
         inputs: vec![Input { name: "dtb".into(), hash: dtb.hash, size: dtb.size }],
-        plugins: vec![],
-        disks: Vec::new(),
-        streams: Manifest::standard_streams(&[(0, "uart0")]),
+        ..testing::manifest(&[(0, "uart0")])
     };
     let mut writer = Writer::create(dir, &manifest, WriterOptions { level: 0, ..WriterOptions::default() }).unwrap();
     let mut chunk = Chunk::default();

@@ -14,7 +14,7 @@ use reprise_channel::{
 use reprise_child::control::{Common, DiskImage, DiskMode, DiskStart, LogChannel, LogDisk, Mode};
 use reprise_device::dma::{self, Origin};
 use reprise_recording::dma::{DIGEST, REFERENCES};
-use reprise_recording::{ChannelRecords, FORMAT, Manifest, Medium, Message, Output, Quirks, Recording, Status, verify};
+use reprise_recording::{ChannelRecords, Medium, Message, Output, Recording, Status, verify};
 
 use super::*;
 
@@ -170,22 +170,7 @@ impl Rig {
         let config = ControlConfig { journal_slots: 64, script_slots: 8, script_arena: 256 };
         let control_segment = ControlSegment::create(&name(), &config).unwrap();
         let control = CpuControl::attach(control_segment.name()).unwrap();
-        let manifest = Manifest {
-            format: FORMAT,
-            uuid: "1a2b3c4d-0000-4000-8000-00000000cafe".into(),
-            created: "2026-11-22T18:30:00Z".into(),
-            reprise: "0.1.0".into(),
-            engine: "interp".into(),
-            host_cpu: "some CPU".into(),
-            id_registers: vec![],
-            uncounted: vec![],
-            quirks: Quirks::default(),
-            machine: "()".into(),
-            inputs: vec![],
-            plugins: vec![],
-            disks: vec![],
-            streams: Manifest::standard_streams(&[(0, "disk0"), (1, "uart0")]),
-        };
+        let manifest = reprise_recording::testing::manifest(&[(0, "disk0"), (1, "uart0")]);
         DirMedium::new(dir.path()).begin(manifest.to_text().unwrap().as_bytes()).unwrap();
         let mut disk = tempfile::tempfile().unwrap();
         disk.write_all(&disk_bytes(0, DISK)).unwrap();

@@ -9,7 +9,7 @@
 mod spec;
 mod state;
 
-use reprise_device::screen::{self, Field, Frame, MAX_SIDE, Mode};
+use reprise_device::screen::{self, Field, Frame, MAX_SIDE, Mode, check_clock};
 use reprise_device::{ConfigError, Device, Effects, Event, RestoreError, VTime, bus, export_device};
 use serde::Deserialize;
 
@@ -33,15 +33,6 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    fn check(&self) -> Result<(), ConfigError> {
-        match self.clock_hz {
-            1_000_000..=1_000_000_000 => Ok(()),
-            hz => Err(ConfigError::new(format!("clock_hz: {hz} is not in 1_000_000..=1_000_000_000"))),
-        }
-    }
-}
-
 /// The device.
 #[derive(Debug)]
 pub struct Hdlcd {
@@ -59,7 +50,7 @@ impl Device for Hdlcd {
     }
 
     fn new(cfg: &Config) -> Result<Self, ConfigError> {
-        cfg.check()?;
+        check_clock(cfg.clock_hz)?;
         Ok(Self { cfg: cfg.clone(), s: StateV1::new() })
     }
 
@@ -86,7 +77,7 @@ impl Device for Hdlcd {
     }
 
     fn restore(cfg: &Config, State::V1(s): State) -> Result<Self, RestoreError> {
-        cfg.check().map_err(|e| RestoreError(e.message))?;
+        check_clock(cfg.clock_hz).map_err(|e| RestoreError(e.message))?;
         s.check()?;
         Ok(Self { cfg: cfg.clone(), s })
     }

@@ -1,69 +1,16 @@
 use reprise_device::conformance::Suite;
-use reprise_device::host::{Effect, Instance, Plugin};
-use reprise_device::screen::Screen;
+use reprise_device::host::Plugin;
+use reprise_device::screen::testing::Rig;
 
 use super::*;
 
-struct Lcd {
-    device: Instance,
-    now: VTime,
-    irq: bool,
-    armed: Option<VTime>,
-    screen: Screen,
-}
-
-impl Lcd {
-    fn new() -> Self {
-        let device = Plugin::of::<Hdlcd>().create("(clock_hz: 25000000)").unwrap();
-        let mut lcd = Self { device, now: VTime(0), irq: false, armed: None, screen: Screen::default() };
-        lcd.step(Event::Reset);
-        lcd
-    }
-
-    fn step(&mut self, event: Event<'_>) -> u64 {
-        let Self { device, now, irq, armed, screen } = self;
-        let mut replied = 0;
-        if let Event::Timer(_) = event {
-            *armed = None;
-        }
-        let mut effect = |e: Effect<'_>| match e {
-            Effect::Reply { value, .. } => replied = value,
-            Effect::Line { level, .. } => *irq = level,
-            Effect::Arm { at, .. } => *armed = Some(at),
-            Effect::Disarm { .. } => *armed = None,
-            Effect::HostOut { data, .. } => drop(screen.feed(data)),
-            _ => {}
-        };
-        device.step(*now, event, &mut effect).unwrap();
-        replied
-    }
-
-    fn read(&mut self, offset: u64) -> u64 {
-        self.step(Event::Read { tag: 0, offset, size: 4 })
-    }
-
-    fn write(&mut self, offset: u64, value: u64) {
-        self.step(Event::Write { tag: 0, offset, size: 4, value });
-    }
-
-    fn pass(&mut self, ns: u64) {
-        let end = self.now.after(ns);
-        while let Some(at) = self.armed.filter(|&at| at <= end) {
-            self.now = at;
-            self.step(Event::Timer(0));
-        }
-        self.now = end;
-    }
-
-    /// 640x480 of 32 bits, as the kernel's driver sets XRGB8888.
-    fn vga(&mut self) {
-        let vertical = [2, 33, 480, 10].into_iter().zip((0x200..).step_by(4));
-        let horizontal = [96, 48, 640, 16].into_iter().zip((0x210..).step_by(4));
-        vertical.chain(horizontal).for_each(|(n, at)| self.write(at, n - 1));
-        let rest =
-            [(0x100, 0x8100_0000), (0x10c, 2560), (0x240, 3 << 3), (0x244, 0x810), (0x248, 0x808), (0x24c, 0x800)];
-        rest.into_iter().for_each(|(at, value)| self.write(at, value));
-    }
+/// 640x480 of 32 bits, as the kernel's driver sets XRGB8888.
+fn vga(lcd: &mut Rig) {
+    let vertical = [2, 33, 480, 10].into_iter().zip((0x200..).step_by(4));
+    let horizontal = [96, 48, 640, 16].into_iter().zip((0x210..).step_by(4));
+    vertical.chain(horizontal).for_each(|(n, at)| lcd.write(at, n - 1));
+    let rest = [(0x100, 0x8100_0000), (0x10c, 2560), (0x240, 3 << 3), (0x244, 0x810), (0x248, 0x808), (0x24c, 0x800)];
+    rest.into_iter().for_each(|(at, value)| lcd.write(at, value));
 }
 
 /// 800 x 525 pixels at 40 ns.
@@ -80,9 +27,9 @@ fn conforms() {
 
 #[test]
 fn says_what_the_screen_is() {
-    let mut lcd = Lcd::new();
+    let mut lcd = Rig::new::<Hdlcd>("(clock_hz: 25000000)");
     assert_eq!(lcd.read(reg::VERSION), 0x1cdc_0000);
-    lcd.vga();
+    vga(&mut lcd);
     assert!(lcd.screen.mode.off);
     lcd.write(reg::COMMAND, 1);
     let rgb = [16, 8, 0].map(|shift| Field { shift, bits: 8 });
@@ -105,8 +52,8 @@ fn says_what_the_screen_is() {
 
 #[test]
 fn frames_interrupt_when_wanted() {
-    let mut lcd = Lcd::new();
-    lcd.vga();
+    let mut lcd = Rig::new::<Hdlcd>("(clock_hz: 25000000)");
+    vga(&mut lcd);
     lcd.write(reg::COMMAND, 1);
     lcd.pass(515 * LINE);
     assert_eq!((lcd.read(reg::INT_RAWSTAT), lcd.read(reg::INT_STATUS), lcd.armed), (int::DMA_END.into(), 0, None));

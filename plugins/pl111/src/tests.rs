@@ -1,75 +1,19 @@
 use reprise_device::conformance::Suite;
-use reprise_device::host::{Effect, Instance, Plugin};
-use reprise_device::screen::Screen;
+use reprise_device::host::Plugin;
+use reprise_device::screen::testing::Rig;
 
 use super::*;
 
-struct Lcd {
-    device: Instance,
-    now: VTime,
-    irq: bool,
-    armed: Option<VTime>,
-    screen: Screen,
-    said: usize,
+/// 640x480 with 96 + 48 + 16 pixels and 2 + 33 + 10 lines of blanking, undivided.
+fn vga(lcd: &mut Rig) {
+    lcd.write(reg::TIMING0, 47 << 24 | 15 << 16 | 95 << 8 | (640 / 16 - 1) << 2);
+    lcd.write(reg::TIMING1, 33 << 24 | 10 << 16 | 1 << 10 | 479);
+    lcd.write(reg::TIMING2, BYPASS.into());
+    lcd.write(reg::UPBASE, 0x8100_0007);
 }
 
-impl Lcd {
-    fn new(config: &str) -> Self {
-        let device = Plugin::of::<Pl111>().create(config).unwrap();
-        let mut lcd = Self { device, now: VTime(0), irq: false, armed: None, screen: Screen::default(), said: 0 };
-        lcd.step(Event::Reset);
-        lcd
-    }
-
-    fn step(&mut self, event: Event<'_>) -> u64 {
-        let Self { device, now, irq, armed, screen, said } = self;
-        let mut replied = 0;
-        if let Event::Timer(_) = event {
-            *armed = None;
-        }
-        let mut effect = |e: Effect<'_>| match e {
-            Effect::Reply { value, .. } => replied = value,
-            Effect::Line { level, .. } => *irq = level,
-            Effect::Arm { at, .. } => *armed = Some(at),
-            Effect::Disarm { .. } => *armed = None,
-            Effect::HostOut { data, .. } => {
-                screen.feed(data);
-                *said += data.len();
-            }
-            _ => {}
-        };
-        device.step(*now, event, &mut effect).unwrap();
-        replied
-    }
-
-    fn read(&mut self, offset: u64) -> u64 {
-        self.step(Event::Read { tag: 0, offset, size: 4 })
-    }
-
-    fn write(&mut self, offset: u64, value: u64) {
-        self.step(Event::Write { tag: 0, offset, size: 4, value });
-    }
-
-    fn pass(&mut self, ns: u64) {
-        let end = self.now.after(ns);
-        while let Some(at) = self.armed.filter(|&at| at <= end) {
-            self.now = at;
-            self.step(Event::Timer(0));
-        }
-        self.now = end;
-    }
-
-    /// 640x480 with 96 + 48 + 16 pixels and 2 + 33 + 10 lines of blanking, undivided.
-    fn vga(&mut self) {
-        self.write(reg::TIMING0, 47 << 24 | 15 << 16 | 95 << 8 | (640 / 16 - 1) << 2);
-        self.write(reg::TIMING1, 33 << 24 | 10 << 16 | 1 << 10 | 479);
-        self.write(reg::TIMING2, BYPASS.into());
-        self.write(reg::UPBASE, 0x8100_0007);
-    }
-
-    fn on(&mut self, bits: u32) {
-        self.write(reg::CONTROL, (bits | control::ENABLE | control::POWER | control::TFT).into());
-    }
+fn on(lcd: &mut Rig, bits: u32) {
+    lcd.write(reg::CONTROL, (bits | control::ENABLE | control::POWER | control::TFT).into());
 }
 
 /// 800 x 525 pixels at 40 ns.
@@ -92,36 +36,36 @@ fn wrong_configs_are_refused() {
 
 #[test]
 fn says_what_the_screen_is() {
-    let mut lcd = Lcd::new("()");
-    lcd.vga();
+    let mut lcd = Rig::new::<Pl111>("()");
+    vga(&mut lcd);
     assert_eq!(lcd.said, 0, "it is off");
-    lcd.on(6 << control::BPP_SHIFT);
+    on(&mut lcd, 6 << control::BPP_SHIFT);
     let rgb = [(0, 5), (5, 6), (11, 5)].map(|(shift, bits)| Field { shift, bits });
     let vga = Mode { width: 640, height: 480, pitch: 1280, base: 0x8100_0000, bits: 16, rgb, ..Mode::default() };
     assert_eq!(lcd.screen.mode, vga);
     let said = lcd.said;
-    lcd.on(6 << control::BPP_SHIFT);
+    on(&mut lcd, 6 << control::BPP_SHIFT);
     assert_eq!(lcd.said, said, "nothing new");
-    lcd.on(6 << control::BPP_SHIFT | control::BGR);
+    on(&mut lcd, 6 << control::BPP_SHIFT | control::BGR);
     assert_eq!(lcd.screen.mode, Mode { rgb: [rgb[2], rgb[1], rgb[0]], ..vga });
     lcd.write(reg::UPBASE, 0x8200_0000);
     assert_eq!(lcd.screen.mode.base, 0x8200_0000);
-    lcd.on(5 << control::BPP_SHIFT | control::BEBO);
+    on(&mut lcd, 5 << control::BPP_SHIFT | control::BEBO);
     assert_eq!((lcd.screen.mode.bits, lcd.screen.mode.pitch, lcd.screen.mode.word_reversed), (32, 2560, true));
     lcd.write(reg::CONTROL, control::ENABLE.into());
     assert!(lcd.screen.mode.off, "no power");
-    lcd.on(0);
+    on(&mut lcd, 0);
     lcd.step(Event::Reset);
     assert!(lcd.screen.mode.off);
 }
 
 #[test]
 fn colours_of_the_palette() {
-    let mut lcd = Lcd::new("()");
-    lcd.vga();
+    let mut lcd = Rig::new::<Pl111>("()");
+    vga(&mut lcd);
     lcd.write(reg::PALETTE + 4, 0x7c00_03e0);
-    lcd.on(3 << control::BPP_SHIFT);
-    let line = |lcd: &Lcd| {
+    on(&mut lcd, 3 << control::BPP_SHIFT);
+    let line = |lcd: &Rig| {
         let mut out = Vec::new();
         lcd.screen.line(&[2, 3, 1, 0], &mut out);
         out
@@ -129,16 +73,16 @@ fn colours_of_the_palette() {
     assert_eq!(line(&lcd), [[0, 255, 0], [0, 0, 255], [0; 3], [0; 3]]);
     lcd.write(reg::PALETTE, 0x001f_0000);
     assert_eq!(line(&lcd), [[0, 255, 0], [0, 0, 255], [255, 0, 0], [0; 3]]);
-    lcd.on(3 << control::BPP_SHIFT | control::BGR);
+    on(&mut lcd, 3 << control::BPP_SHIFT | control::BGR);
     assert_eq!(line(&lcd), [[0, 255, 0], [255, 0, 0], [0, 0, 255], [0; 3]]);
     assert_eq!(lcd.read(reg::PALETTE + 4), 0x7c00_03e0);
 }
 
 #[test]
 fn frames_interrupt_when_wanted() {
-    let mut lcd = Lcd::new("()");
-    lcd.vga();
-    lcd.on(5 << control::BPP_SHIFT | 3 << control::VCOMP_SHIFT);
+    let mut lcd = Rig::new::<Pl111>("()");
+    vga(&mut lcd);
+    on(&mut lcd, 5 << control::BPP_SHIFT | 3 << control::VCOMP_SHIFT);
     assert_eq!((lcd.read(reg::RIS), lcd.armed), (0, None));
     lcd.pass(FRAME - 1);
     assert_eq!(lcd.read(reg::RIS), int::VCOMP.into(), "the front porch has begun, the next frame has not");
@@ -163,9 +107,9 @@ fn frames_interrupt_when_wanted() {
 
 #[test]
 fn current_address_follows_the_picture() {
-    let mut lcd = Lcd::new("()");
-    lcd.vga();
-    lcd.on(5 << control::BPP_SHIFT);
+    let mut lcd = Rig::new::<Pl111>("()");
+    vga(&mut lcd);
+    on(&mut lcd, 5 << control::BPP_SHIFT);
     assert_eq!(lcd.read(reg::UPCURR), 0x8100_0000);
     lcd.pass((2 + 33 + 7) * LINE);
     assert_eq!(lcd.read(reg::UPCURR), 0x8100_0000 + 7 * 640 * 4);
@@ -173,8 +117,8 @@ fn current_address_follows_the_picture() {
 
 #[test]
 fn the_elder_has_two_registers_swapped() {
-    let mut lcd = Lcd::new("(model: pl110)");
-    lcd.vga();
+    let mut lcd = Rig::new::<Pl111>("(model: pl110)");
+    vga(&mut lcd);
     lcd.write(reg::IMSC, u64::from(control::ENABLE | control::POWER | 6 << control::BPP_SHIFT));
     assert_eq!((lcd.screen.mode.off, lcd.screen.mode.bits, lcd.screen.mode.rgb[1].bits), (false, 16, 5));
     assert_eq!(lcd.read(reg::IMSC) & 1, 1);
@@ -186,7 +130,7 @@ fn the_elder_has_two_registers_swapped() {
 
 #[test]
 fn the_cursor_is_stored() {
-    let mut lcd = Lcd::new("()");
+    let mut lcd = Rig::new::<Pl111>("()");
     lcd.write(reg::CURSOR, 0xffff_ffff);
     lcd.write(reg::CURSOR + 0x20, 3);
     lcd.write(reg::CURSOR_IMAGE + 8, 0x1234_5678);

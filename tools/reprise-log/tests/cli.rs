@@ -26,20 +26,9 @@ fn out(r: &Ran) -> String {
 fn record(dir: &Path, chunks: u64) {
     let kernel = store_input(dir, b"kernel").unwrap();
     let manifest = Manifest {
-        format: FORMAT,
-        uuid: "1a2b3c4d-0000-4000-8000-00000000cafe".into(),
-        created: "2026-11-22T18:30:00Z".into(),
-        reprise: "0.1.0".into(),
-        engine: "interp".into(),
-        host_cpu: "some CPU".into(),
         id_registers: vec![IdRegister { name: "MIDR".into(), value: 0x412f_c0f1 }],
-        uncounted: vec![],
-        quirks: Quirks::default(),
-        machine: "()".into(),
         inputs: vec![Input { name: "kernel".into(), hash: kernel.hash, size: kernel.size }],
-        plugins: vec![],
-        disks: Vec::new(),
-        streams: Manifest::standard_streams(&[(0, "uart0"), (1, "rtc")]),
+        ..testing::manifest(&[(0, "uart0"), (1, "rtc")])
     };
     let mut w = Writer::create(dir, &manifest, WriterOptions::default()).unwrap();
     for n in 0..chunks {
