@@ -1,7 +1,7 @@
 //! From the machine description to a board and a core.
 
 use anyhow::{Context, Result, anyhow, bail};
-use reprise_arm::bus::GuestRam;
+use reprise_arm::bus::{GuestRam, RamAlias};
 use reprise_arm::cores::Cores;
 use reprise_arm::gic::{Gic, GicConfig};
 use reprise_arm::l2c310::{L2Config, L2c310};
@@ -18,6 +18,12 @@ use crate::board::{Board, Connection, DmaAccess, Region, Target, Wire, Words};
 use crate::clock::{Clock, IdleMode};
 use crate::link::{Link, policy_table};
 use crate::port::Port;
+
+/// Where the machine's RAM is seen once more.
+pub fn aliases(machine: &Machine) -> Vec<RamAlias> {
+    let alias = |a: &reprise_machine::Alias| RamAlias { at: a.at, size: a.size, offset: a.offset };
+    machine.memory.aliases.iter().map(alias).collect()
+}
 
 /// The cores that a machine describes, out of reset, with the registers that its boot gives them: `first` for core 0, `others` for the rest.
 pub fn cores(machine: &Machine, first: &InitialRegs, others: &InitialRegs) -> Result<Cores> {

@@ -574,7 +574,7 @@ impl<P: Port> Board<P> {
         }
         for w in &request.writes {
             let _ = access.ram.write(w.addr, w.data);
-            note_write(&mut self.dma_writes, w.addr, w.data.len() as u64);
+            note_write(&mut self.dma_writes, access.ram.canonical(w.addr), w.data.len() as u64);
         }
         self.queued.push_back(FollowUp::DmaDone { device, tag, data });
         Ok(())

@@ -79,12 +79,9 @@ fn body(child: Child) -> Result<()> {
 impl Machine {
     fn new(start: CpuStart) -> Result<Self> {
         let m = &start.machine;
-        if !m.memory.aliases.is_empty() {
-            bail!("machine {:?} shows RAM at a second address; leave `aliases` out of its memory", m.name);
-        }
         // SAFETY: the supervisor made this descriptor for this process and names it once; nothing else here owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(start.ram) };
-        let ram = Ram::of(fd, m.memory.base, m.memory.size)?;
+        let ram = Ram::of(fd, m.memory.base, m.memory.size)?.with_aliases(&assemble::aliases(m));
         load(&ram, &start)?;
         let cores = assemble::cores(m, &start.regs, &start.secondary)?;
         // While the machine lives, the supervisor puts down what does not answer, and another answers.

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use reprise_arm::bus::GuestRam;
+use reprise_arm::bus::{GuestRam, RamAlias};
 
 /// The largest RAM a machine may ask for: 32-bit guests address no more without LPAE.
 pub const MAX_RAM: u64 = 3 << 30;
@@ -68,6 +68,13 @@ impl Ram {
         // SAFETY: the mapping is valid for reads and writes of `size` bytes for ever, and only `GuestRam` touches it.
         let view = unsafe { GuestRam::new(host.cast(), base, size) };
         Ok(Self { fd, view })
+    }
+
+    /// The same RAM, seen at other addresses too.
+    #[must_use]
+    pub fn with_aliases(mut self, aliases: &[RamAlias]) -> Self {
+        self.view = self.view.with_aliases(aliases);
+        self
     }
 
     /// The view that engines use.

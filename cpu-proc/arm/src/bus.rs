@@ -53,7 +53,21 @@ pub trait Bus {
     fn lines(&self) -> (bool, bool);
 }
 
-/// Guest RAM: one contiguous range of physical addresses backed by one mapping of this process.
+/// A second range of physical addresses at which a part of RAM is seen; whole pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RamAlias {
+    /// First physical address.
+    pub at: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// The byte of RAM that is seen at its beginning.
+    pub offset: u64,
+}
+
+/// Guest RAM: one contiguous range of physical addresses backed by one mapping of this process, and aliases of it.
+///
+/// Whatever is derived from physical addresses (translated code, its protection, exclusive monitors, the log of stores) is derived from those of RAM itself:
+/// translation gives no others ([`GuestRam::canonical`]).
 ///
 /// The mapping outlives every use; cpu-proc makes it once and never unmaps it.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +75,7 @@ pub struct GuestRam {
     host: *mut u8,
     base: u64,
     size: u64,
+    aliases: &'static [RamAlias],
 }
 
 impl GuestRam {
@@ -71,7 +86,37 @@ impl GuestRam {
     /// this process may hold references into it.
     pub unsafe fn new(host: *mut u8, base: u64, size: u64) -> Self {
         assert!(base % 4096 == 0 && size % 4096 == 0 && size > 0, "RAM is whole pages");
-        Self { host, base, size }
+        Self { host, base, size, aliases: &[] }
+    }
+
+    /// The same RAM with these aliases. They last as long as the process, as RAM does.
+    ///
+    /// # Panics
+    /// If one is not whole pages, shows more than there is of RAM, or lies over RAM.
+    #[must_use]
+    pub fn with_aliases(mut self, aliases: &[RamAlias]) -> Self {
+        for a in aliases {
+            assert!((a.at | a.size | a.offset) % 4096 == 0, "an alias of RAM is whole pages");
+            assert!(
+                a.offset.checked_add(a.size).is_some_and(|end| end <= self.size),
+                "an alias shows what is there of RAM"
+            );
+            assert!(a.at + a.size <= self.base || a.at >= self.base + self.size, "an alias does not lie over RAM");
+        }
+        self.aliases = Vec::leak(aliases.to_vec());
+        self
+    }
+
+    /// The aliases.
+    pub fn aliases(&self) -> &'static [RamAlias] {
+        self.aliases
+    }
+
+    /// The address in RAM itself of what is seen at `pa`; `pa` if that is no alias.
+    #[inline]
+    pub fn canonical(&self, pa: u64) -> u64 {
+        let seen = self.aliases.iter().find(|a| pa >= a.at && pa - a.at < a.size);
+        seen.map_or(pa, |a| self.base + a.offset + (pa - a.at))
     }
 
     /// First guest physical address.
@@ -84,9 +129,14 @@ impl GuestRam {
         self.size
     }
 
-    /// Host address of the byte at `pa`, if `pa..pa+len` lies in RAM.
+    /// Host address of the byte at `pa`, if `pa..pa+len` lies in RAM, or in one alias of it.
     #[inline]
     pub fn host(&self, pa: u64, len: u64) -> Option<*mut u8> {
+        let pa = match self.aliases.iter().find(|a| pa >= a.at && pa - a.at < a.size) {
+            Some(a) if len > a.size - (pa - a.at) => return None,
+            Some(a) => self.base + a.offset + (pa - a.at),
+            None => pa,
+        };
         let off = pa.checked_sub(self.base)?;
         if off < self.size && len <= self.size - off {
             // SAFETY: off..off+len lies inside the mapping that `new` was promised.

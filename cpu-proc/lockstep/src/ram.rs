@@ -38,7 +38,7 @@ impl Shadow {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the mapping is valid until `drop`, and nothing but this view touches it.
-        let view = unsafe { GuestRam::new(host.cast(), ram.base(), ram.size()) };
+        let view = unsafe { GuestRam::new(host.cast(), ram.base(), ram.size()) }.with_aliases(ram.aliases());
         let shadow = Self { view, host: host.cast(), len };
         shadow.take_over(ram);
         Ok(shadow)

@@ -467,12 +467,15 @@ pub struct DmaRange {
 }
 
 impl Dma {
-    /// The granted ranges, of a machine with that RAM.
+    /// The granted ranges, of a machine with that RAM and its aliases.
     #[must_use]
     pub fn ranges(&self, memory: &Memory) -> Vec<(u64, u64)> {
         match self {
             Self::None => Vec::new(),
-            Self::Ram => vec![(memory.base, memory.size)],
+            Self::Ram => {
+                let aliases = memory.aliases.iter().map(|a| (a.at, a.size));
+                std::iter::once((memory.base, memory.size)).chain(aliases).collect()
+            }
             Self::Ranges(list) => list.iter().map(|r| (r.at, r.size)).collect(),
         }
     }

@@ -56,7 +56,7 @@ pub enum MemType {
 /// Where a virtual address leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phys {
-    /// Physical address of the accessed byte.
+    /// Physical address of the accessed byte; of RAM that was reached by an alias, its own.
     pub pa: u64,
     /// Host address of the accessed byte, valid to the end of its 4 KiB page; null outside RAM (MMIO).
     pub host: *mut u8,
@@ -97,7 +97,7 @@ impl Cpu {
 
     /// MMU off: no TLB, no rights.
     fn flat(&self, ram: &GuestRam, va: u32, access: Access) -> Phys {
-        let pa = u64::from(va);
+        let pa = ram.canonical(va.into());
         let mem = if access == Access::Exec { MemType::Normal } else { MemType::StronglyOrdered };
         let code = access == Access::Write && self.mmu.is_code_page(pa);
         Phys { pa, host: ram.host(pa, 1).unwrap_or(std::ptr::null_mut()), mem, code }
@@ -106,7 +106,7 @@ impl Cpu {
     /// Physical address of `va` as the current mode would load from it, without touching the TLB: for debuggers and messages.
     pub fn peek_address(&self, ram: &GuestRam, va: u32) -> Option<u64> {
         let regime = Regime::of(&self.cp15, self.cp15.bank);
-        regime.translate(ram, va, Access::Read, false).ok().map(|(leaf, _)| leaf.pa)
+        regime.translate(ram, va, Access::Read, false).ok().map(|(leaf, _)| ram.canonical(leaf.pa))
     }
 
     /// SCTLR.A: every unaligned load or store takes an alignment fault.

@@ -526,7 +526,7 @@ impl Mmu {
         };
         let flag = |on, bit| if on { bit } else { 0 };
         let old = self.slots[i].entry[(va >> 12) as usize];
-        let e = leaf.pa >> 12 & E_PAGE
+        let e = ram.canonical(leaf.pa) >> 12 & E_PAGE
             | flag(rights.r, E_R)
             | flag(rights.w, E_W)
             | flag(rights.x, E_X)
