@@ -42,7 +42,7 @@ impl Port for Mover {
     }
 
     fn next_if(&mut self, accept: &mut dyn FnMut(&Incoming) -> bool) -> Result<Option<Incoming>, PortError> {
-        Ok(if self.queue.front().is_some_and(|m| accept(m)) { self.queue.pop_front() } else { None })
+        Ok(if self.queue.front().is_some_and(accept) { self.queue.pop_front() } else { None })
     }
 
     fn wait(&mut self) -> Result<(), PortError> {

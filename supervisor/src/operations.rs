@@ -44,6 +44,11 @@ impl Questions {
         self.paused = self.pausing.then_some((icount, vtime));
     }
 
+    /// The devices whose cables are out.
+    pub(super) fn unplugged(&self) -> Vec<usize> {
+        self.cables.iter().filter(|(_, up)| !**up).map(|(device, _)| *device).collect()
+    }
+
     /// The machine rests, or is about to: nobody is to wonder that it makes no progress.
     pub(super) fn pausing(&self) -> bool {
         self.pausing
@@ -264,6 +269,12 @@ impl Session<'_> {
             Some(Some(_)) => Ok(i),
             _ => Err(format!("{device} has no network; `vmctl net` shows those that have")),
         }
+    }
+
+    /// Pulls a device's cable.
+    pub(super) fn pull(&mut self, device: usize) {
+        self.questions.cables.insert(device, false);
+        self.send(Role::Device(device), &ToChild::Link { up: false });
     }
 
     fn plug(&mut self, device: &str, up: bool) -> Result<Answer, String> {

@@ -35,6 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) recoveries: Vec<Recovery>,
     /// How an operator has ended the machine.
     pub(crate) asked: Option<StopReason>,
+    /// The devices whose cables are out.
+    pub(crate) unplugged: Vec<usize>,
     pub(crate) wall_seconds: f64,
     pub(crate) cpu_seconds: f64,
 }

@@ -86,6 +86,7 @@ fn prepare(args: &ReplayArgs, dir: &Path) -> Result<Setup, Failure> {
         swaps,
         disks,
         nets: Vec::new(),
+        unplugged: Vec::new(),
         listener: args.display.listen().map_err(Failure::usage)?,
         screendump: args.common.screendump.clone(),
         lines: Vec::new(),

@@ -23,9 +23,9 @@ pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
     leftovers::sweep();
     let mut signals = EndSignals::new().context("signals")?;
     let mut terminal = None;
-    let mut left = Vec::new();
+    let mut kept = Kept::default();
     for n in 1.. {
-        let mut setup = prepare(args, n, std::mem::take(&mut left))?;
+        let mut setup = prepare(args, n, std::mem::take(&mut kept))?;
         if let (Log::Record(new), true) = (&setup.log, n > 1) {
             say(&format!("the machine starts anew, in a new recording: {}", new.dir.display()));
         }
@@ -41,11 +41,12 @@ pub(crate) fn main(args: &RunArgs) -> Result<u8, Failure> {
         let asked = outcome.asked == Some(StopReason::Reset);
         let again = (asked || args.reboot == Reboot::Restart)
             && outcome.cpu.as_ref().is_some_and(|c| c.reason == EndReason::Reset);
+        let unplugged = outcome.unplugged.clone();
         let code = outcome.conclude()?;
         if !again || outcome.ended_by_user || signals.take() > 0 {
             return Ok(code);
         }
-        left = disks::left(setup.disks)?;
+        kept = Kept { disks: disks::left(setup.disks)?, nets: Some(setup.nets), unplugged };
         leftovers::sweep();
     }
     Ok(code::OK)
@@ -93,8 +94,19 @@ fn machine(args: &RunArgs, layout: &Layout) -> Result<(Machine, Spans), Failure>
     Ok((resolved.machine, resolved.spans))
 }
 
-/// Everything for the `n`th life of the machine, from 1. `left` is what the lives before wrote beside the images of its disks.
-fn prepare(args: &RunArgs, n: usize, left: Vec<Option<disks::Left>>) -> Result<Setup, Failure> {
+/// What of one life of a machine is there in the next.
+#[derive(Default)]
+struct Kept {
+    /// What was written beside the images of its disks.
+    disks: Vec<Option<disks::Left>>,
+    /// Its networks, with the ports that they forward.
+    nets: Option<Vec<Option<net::Net>>>,
+    /// The devices whose cables are out.
+    unplugged: Vec<usize>,
+}
+
+/// Everything for the `n`th life of the machine, from 1.
+fn prepare(args: &RunArgs, n: usize, kept: Kept) -> Result<Setup, Failure> {
     let engine = args.common.engine()?;
     let layout = session::layout()?;
     let (mut machine, spans) = machine(args, &layout)?;
@@ -103,8 +115,8 @@ fn prepare(args: &RunArgs, n: usize, left: Vec<Option<disks::Left>>) -> Result<S
     let plugins = plugins::find(&machine, &spans, &layout)?;
     let uuid = leftovers::new_uuid().context("/dev/urandom")?;
     let mut disks = disks::open_all(&mut machine, Some(&spans), Mode::Plain, Some(DEFAULT_SLOTS))?;
-    disks::inherit(&mut disks, left);
-    let nets = net::open_all(&machine, &args.net)?;
+    disks::inherit(&mut disks, kept.disks);
+    let nets = kept.nets.map_or_else(|| net::open_all(&machine, &args.net), Ok)?;
     let listener = args.display.listen().map_err(Failure::usage)?;
     let lines = line::open_all(&machine, &args.serial, n == 1)?;
     let (mode, log) = match &args.record {
@@ -127,6 +139,7 @@ fn prepare(args: &RunArgs, n: usize, left: Vec<Option<disks::Left>>) -> Result<S
         swaps: Vec::new(),
         disks,
         nets,
+        unplugged: kept.unplugged,
         listener,
         screendump: args.common.screendump.clone(),
         lines,

@@ -96,6 +96,8 @@ pub(crate) struct Setup {
     pub(crate) disks: Vec<Option<OpenDisk>>,
     /// The devices' networks, in the machine's order; empty in a replay.
     pub(crate) nets: Vec<Option<Net>>,
+    /// The devices whose cables are out from the beginning.
+    pub(crate) unplugged: Vec<usize>,
     /// Where viewers connect to the screen.
     pub(crate) listener: Option<Listener>,
     /// Where the picture goes that the screen shows at the end.
@@ -201,7 +203,7 @@ struct Session<'a> {
     notes: usize,
 }
 
-/// Runs a machine from its start to its end. Of the setup its disks are left, as the machine has left them.
+/// Runs a machine from its start to its end. Of the setup its disks and networks are left, as the machine has left them.
 ///
 /// # Errors
 /// It did not get to its first instruction.
@@ -673,6 +675,8 @@ impl<'a> Session<'a> {
         }
         self.running = true;
         self.keeper.running = self.setup.mode == Mode::Record;
+        let setup = self.setup;
+        setup.unplugged.iter().for_each(|&device| self.pull(device));
         Ok(())
     }
 
@@ -850,6 +854,7 @@ impl<'a> Session<'a> {
             ended_by_user: self.ends > 0,
             recoveries: std::mem::take(&mut self.recoveries),
             asked: self.questions.end,
+            unplugged: self.questions.unplugged(),
             wall_seconds: 0.0,
             cpu_seconds: self.past_cpu_seconds
                 + self.keeper.cpu_seconds

@@ -406,10 +406,8 @@ fn the_guest_sees_its_cable_in_the_phy() {
         console.send(format!("{command}\n")).expect("typed");
         console.expect(says, GUARD).unwrap_or_else(|e| panic!("{command}: {e}"));
     };
-    shell(
-        "modprobe smsc; modprobe smsc911x; busybox ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up; echo up''up",
-        "upup",
-    );
+    let up = "modprobe smsc; modprobe smsc911x; busybox ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up; echo up''up";
+    shell(up, "upup");
     let host = greeter();
     for _ in 0..2 {
         shell(&carrier(1), "carrier is 1");
@@ -425,9 +423,28 @@ fn the_guest_sees_its_cable_in_the_phy() {
         signal(child.pid, nix::sys::signal::Signal::SIGKILL);
     }
     shell(&carrier(0), "carrier is 0");
+    // The board is reset: its cable is still out, and its network forwards what it did.
+    let forward = format!("tcp:127.0.0.1:{}-10.0.2.15:7", free_port());
+    answered(&rig, &["net", "forward", "eth0", &forward], "done");
+    answered(&rig, &["reset"], "done");
+    console.expect("GUEST READY", LONG_GUARD).expect("Linux boots again");
+    let nets = answered(&rig, &["net"], "net");
+    assert_eq!((&nets["networks"][0]["up"], &nets["networks"][0]["forwards"][0]), (&false.into(), &forward.into()));
+    let mut shell = |command: &str, says: &str| {
+        console.send(format!("{command}\n")).expect("typed");
+        console.expect(says, GUARD).unwrap_or_else(|e| panic!("{command}: {e}"));
+    };
+    shell(up, "upup");
+    shell(&carrier(0), "carrier is 0");
+    answered(&rig, &["net", "up", "eth0"], "done");
+    shell(&carrier(1), "carrier is 1");
     shell("poweroff -f", "Power down");
-    let run = end(&rig, "phy", console).ended(exit::OK);
+    let run = Run { recording: rig.path("phy-2"), ..end(&rig, "phy", console).ended(exit::OK) };
     replays(&rig, &run);
+    for more in [&[][..], &["--cpu-only"]] {
+        let first = rig.replay(&rig.path("phy"), more).ended(exit::OK);
+        assert_eq!((&first.report["verdict"], &first.report["end"]), (&"exact".into(), &"reset".into()));
+    }
 }
 
 /// What the guest behind a port of this host sends back. Before its program listens it refuses.
