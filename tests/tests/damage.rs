@@ -148,8 +148,9 @@ fn an_altered_request_diverges() {
     testing::edit(&copy, |chunk| {
         for records in chunk.channels.values_mut() {
             for r in &mut records.requests {
-                if !done && r.kind == reprise_recording::message::WRITE && r.value == u64::from(b'H') {
-                    r.value = u64::from(b'J');
+                // Writes to the UART's data register are recorded together: for each its time and its value.
+                if !done && r.kind == reprise_recording::message::BURST && r.data.get(4) == Some(&b'H') {
+                    r.data[4] = b'J';
                     done = true;
                 }
             }

@@ -1,6 +1,7 @@
 //! One pass over a recording, counting.
 
 use anyhow::Result;
+use reprise_channel::burst;
 use reprise_recording::{Chunk, Error, Position, Recording, Status, journal, message};
 use std::collections::BTreeMap;
 
@@ -112,6 +113,10 @@ impl Survey {
                 match m.kind {
                     message::READ => self.registers.entry((channel, m.offset)).or_default().reads += 1,
                     message::WRITE => self.registers.entry((channel, m.offset)).or_default().writes += 1,
+                    message::BURST => {
+                        let stores = burst::stores(0, m.payload()).count() as u64;
+                        self.registers.entry((channel, m.offset)).or_default().writes += stores;
+                    }
                     message::HOST => self.input_bytes += m.payload().len() as u64,
                     _ => {}
                 }
