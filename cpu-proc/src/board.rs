@@ -439,8 +439,7 @@ impl<P: Port> Board<P> {
     /// A posted write to a FIFO.
     fn gather(&mut self, device: usize, at: &Store, value: u64, may_change: u64) -> Result<(), PortError> {
         if self.links[device].has_popped() {
-            self.tell_pending(device, at.vtime)?;
-            self.deliver_queued(at.vtime)?;
+            self.catch_up(device, at.vtime)?;
         } else if self.links[device].gather(at, value) {
             return Ok(());
         }
@@ -743,17 +742,13 @@ impl<P: Port> Board<P> {
                     return Ok(self.request(device, vtime, Request::Read { offset, size })?.unwrap_or(0));
                 };
                 if self.links[device].ran_empty(i) {
-                    self.focus(device);
-                    self.tell_pending(device, vtime)?;
-                    self.deliver_queued(vtime)?;
+                    self.catch_up(device, vtime)?;
                 }
                 Ok(value.into())
             }
             ReadPolicy::Shadow(i) => {
                 if self.links[device].has_popped() || self.links[device].burst_changes(i) {
-                    self.focus(device);
-                    self.tell_pending(device, vtime)?;
-                    self.deliver_queued(vtime)?;
+                    self.catch_up(device, vtime)?;
                 }
                 if self.links[device].is_gone() {
                     return Ok(0);
@@ -780,12 +775,9 @@ impl<P: Port> Board<P> {
                 self.gather(device, &at, truncate(value, size), mask)
             }
             Some(mask) => {
-                if self.links[device].has_popped() || self.links[device].has_burst() {
-                    self.tell_pending(device, vtime)?;
-                    self.deliver_queued(vtime)?;
-                    if self.links[device].is_gone() {
-                        return Ok(());
-                    }
+                self.catch_up(device, vtime)?;
+                if self.links[device].is_gone() {
+                    return Ok(());
                 }
                 self.traffic += 1;
                 self.links[device].send(vtime, Request::Write { offset, size, value, posted: true }, mask).map(drop)
