@@ -93,6 +93,50 @@ fn a_device_that_may_not_come_back_is_unplugged_from_a_running_linux() {
     check(&rig, console);
 }
 
+/// In a replay a device comes back however often its process is killed, whatever the machine file says, and is gone where it was gone when it was recorded.
+#[test]
+fn a_death_in_a_replay_is_none_of_the_recorded_ones() {
+    let rig = Rig::new();
+    let keyboard = r#"name: "keyboard", plugin: "pl050","#;
+    let file = machine(&rig, "vexpress.ron", keyboard, &format!("{keyboard} restart: never,"));
+    let mut c = rig.supervisor();
+    let mut args = xtask::demo::linux_args(reprise_tests::guest(), xtask::demo::APPEND);
+    args[1] = file.display().to_string();
+    c.args(args).args(["--clock", "warp"]);
+    let mut console = start(&rig, c);
+    console.expect("# ", LONG_GUARD).expect("Linux boots");
+    // Each with much to do behind it, so that a replay can be stopped there.
+    let work = "devmem 0x1c060fe0; for i in $(seq 25); do /bench/run hash; done; echo d''one\n";
+    console.send(work).expect("typed");
+    console.expect("0x00000050", GUARD).expect("the keyboard's interface is there");
+    console.expect("done", GUARD).expect("the work is done");
+    console.expect("# ", GUARD).expect("a prompt");
+    signal(process(&console, "device-proc [keyboard]").expect("it runs"), Signal::SIGKILL);
+    wait_for("a word", GUARD, || console.messages().contains("the guest finds nothing in the place of keyboard"));
+    console.send(work).expect("typed");
+    console.expect("0x00000000", GUARD).expect("the bus answers in its place");
+    console.expect("done", GUARD).expect("the work is done");
+    console.send("poweroff -f\n").expect("typed");
+    let run = check(&rig, console);
+
+    let report = rig.path("killed.json");
+    let mut c = rig.supervisor();
+    c.arg("replay").arg(&run.recording).arg("--report").arg(&report);
+    let mut console = Console::start(&mut c, false).expect("start");
+    for value in ["0x00000050", "0x00000000"] {
+        console.expect(value, LONG_GUARD).expect("it gets there");
+        assert_eq!(rig.vmctl(&["pause"])["answer"], "paused");
+        for _ in 0..2 {
+            replaced_after(&console, "device-proc [keyboard]", Signal::SIGKILL);
+        }
+        assert_eq!(rig.vmctl(&["resume"])["answer"], "done");
+    }
+    let ended = console.wait(LONG_GUARD).expect("it ends");
+    let report = xtask::demo::report(&report).expect("a report");
+    let replay = Run { recording: run.recording.clone(), ended, report }.exact(&run);
+    assert_eq!(replay.report["device_hash"], run.report["device_hash"]);
+}
+
 #[test]
 fn without_a_bus_behind_it_a_device_that_is_gone_is_an_external_abort() {
     let rig = Rig::new();

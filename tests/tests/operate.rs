@@ -110,6 +110,44 @@ fn a_paused_machine_can_be_ended() {
     replays(&rig, &run);
 }
 
+/// A replay rests like any machine, with devices and without, and its devices may even die meanwhile: it is exact all the same.
+#[test]
+fn a_replay_is_paused_and_goes_on() {
+    let rig = Rig::new();
+    // Enough to do that there is always something left to be stopped in.
+    let run = rig.record("work", rig.linux(&format!("run={}", vec!["hash"; 50].join(","))));
+    let plugin = prefix().join("lib/reprise/plugins/libplugin_pl011.so").display().to_string();
+    for (mode, how) in [("verify", &[][..]), ("absent", &["--cpu-only"])] {
+        let mut c = rig.supervisor();
+        let report = rig.path("paused.json");
+        c.arg("replay").arg(&run.recording).args(how).args(["--jitter", "7"]).arg("--report").arg(&report);
+        let mut console = Console::start(&mut c, false).expect("start");
+        for _ in 0..2 {
+            console.expect("RUN hash BEGIN", LONG_GUARD).expect("it gets there");
+            let paused = answered(&rig, &["pause"], "paused");
+            if how.is_empty() {
+                for child in children(console.pid()).into_iter().filter(|c| c.name == "device-proc") {
+                    signal(child.pid, nix::sys::signal::Signal::SIGKILL);
+                }
+                // Each device has a process again that answers.
+                answered(&rig, &["device-state", "uart0"], "device-state");
+            }
+            for _ in 0..2 {
+                let status = answered(&rig, &["status"], "status");
+                assert_eq!((&status["state"], &status["mode"]), (&"paused".into(), &mode.into()), "{status}");
+                let key = ["instructions", "guest_ns"];
+                assert_eq!(key.map(|k| status[k].clone()), key.map(|k| paused[k].clone()));
+            }
+            assert!(fails(&rig, &["swap", "uart0", &plugin]).contains("replay"));
+            answered(&rig, &["resume"], "done");
+            assert!(fails(&rig, &["resume"]).contains("not paused"));
+        }
+        let ended = console.wait(LONG_GUARD).expect("it ends");
+        let report = xtask::demo::report(&report).expect("a report");
+        Run { recording: run.recording.clone(), ended, report }.exact(&run);
+    }
+}
+
 #[test]
 fn a_reset_starts_the_machine_anew() {
     let rig = Rig::new();

@@ -640,7 +640,9 @@ impl DevicePort {
     pub fn succeed(&mut self) -> Result<(), ChannelError> {
         let segment = self.life.segment.clone();
         let (events, requests) = (self.events.ring().clone(), self.requests.reader.ring().clone());
-        self.events = Producer::succeed(segment.clone(), events).map_err(|p| self.life.fail(RingName::Events, p))?;
+        let extent = |words: &[u64]| Slot::from_words(words.try_into().expect("a slot's words")).extent();
+        self.events =
+            Producer::succeed(segment.clone(), events, extent).map_err(|p| self.life.fail(RingName::Events, p))?;
         let reader =
             Reader::succeed(segment, requests, Side::Peer).map_err(|p| self.life.fail(RingName::Requests, p))?;
         self.requests = Inbox::new(reader);

@@ -59,6 +59,11 @@ impl Slot {
         transmute!(words)
     }
 
+    /// Where in the arena its bulk data lies, and how long that is.
+    pub(crate) fn extent(&self) -> (u64, u64) {
+        (self.arena_off.into(), self.arena_len.into())
+    }
+
     /// Puts `data` inline, or leaves it for the arena. `arena_off` is the ring's business.
     fn set_data(&mut self, data: &[u8]) {
         if data.len() <= 8 {

@@ -225,22 +225,44 @@ impl<S: Space> Producer<S> {
         Ok(producer)
     }
 
-    /// The writing end after the death of its owner, at any instruction: what was published stays, what was half written is forgotten.
+    /// The writing end after the death of its owner, at any instruction: what was published stays, what was half written is forgotten. `extent` says where in
+    /// the arena a slot's bytes are, and how many there are.
     ///
     /// # Errors
     /// If the cursors found there make no sense.
-    pub fn succeed(space: S, at: Ring) -> Result<Self, Problem> {
+    pub fn succeed(space: S, at: Ring, extent: impl Fn(&[u64]) -> (u64, u64)) -> Result<Self, Problem> {
         let cursor = space.word(at.produced).load(Ordering::Acquire);
         let slot = at.slots + ((cursor & (at.capacity - 1)) as usize) * S::SLOT_WORDS;
         // A slot counts from its own number on; the cursor follows.
         if space.word(slot).load(Ordering::Acquire) == cursor {
             space.word(at.produced).store(cursor + 1, S::PUBLISH);
         }
-        let producer = Self::new(space, at)?;
+        let mut producer = Self::new(space, at)?;
+        producer.find_held(extent);
         // Who was to be woken for the last slot may not have been.
         producer.space.wake(producer.at.produced);
         producer.ring_tap();
         Ok(producer)
+    }
+
+    /// Looks where the bytes lie that an earlier owner wrote and a reader may still read. In a replay that can be long, as cpu-proc takes an effect no earlier
+    /// than it did when it was recorded: to have no room until then would hold the device up, and in the end the guest.
+    fn find_held(&mut self, extent: impl Fn(&[u64]) -> (u64, u64)) {
+        let size = self.at.arena_bytes;
+        (self.head, self.held) = (0, VecDeque::new());
+        for seq in self.freed()..self.next {
+            let words = self.space.words(self.slot_word(seq), S::SLOT_WORDS);
+            let (off, len) = extent(&words.iter().map(|w| w.load(Ordering::Relaxed)).collect::<Vec<_>>());
+            // What no producer writes takes its reader ill; here it must only do no harm.
+            let len = len.next_multiple_of(8).min(size);
+            if len == 0 {
+                continue;
+            }
+            let start = self.head + (off % size + size - self.head % size) % size;
+            let tail = if self.held.is_empty() { start } else { self.head };
+            self.held.push_back((seq, tail));
+            self.head = start + len;
+        }
     }
 
     /// Number of slots published so far, which is the number of the next one.

@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use common::talk::{bytes, done, run};
 use common::{config, fresh_name, small_channel, small_control};
+use rand::{Rng as _, SeedableRng as _};
 use reprise_channel::{
     Abort, ChannelSegment, CloseReason, CpuControl, CpuPort, DaemonControl, DevicePort, Doorbell, EndReason, Event,
     JournalEntry, Position, Problem, Request, Role, Sent, SpinPolicy, TapPort, Waited, wait_many,
@@ -224,6 +226,45 @@ fn a_port_goes_on_where_its_predecessor_stopped() {
     device.complete().unwrap();
     assert_eq!(cpu.try_send(0, &Request::Host { port: 0, data: &data }).unwrap(), Some(2));
     assert_eq!(device.try_request().unwrap().unwrap().request.data(), data);
+}
+
+/// The reader is slow, as cpu-proc is in a replay, and the writer dies again and again: each successor knows which bytes are still read, and which are not.
+#[test]
+fn a_successor_finds_the_room_that_there_is() {
+    const LONGEST: usize = 40;
+    for seed in 0..50 {
+        let mut rng = rand::rngs::SmallRng::seed_from_u64(seed);
+        let channel = small_channel(false);
+        let mut cpu = CpuPort::attach(channel.name()).unwrap();
+        let mut device = DevicePort::attach(channel.name(), Role::Device).unwrap();
+        cpu.try_send(0, &Request::Read { offset: 0, size: 4 }).unwrap().unwrap();
+        let mut under_way: VecDeque<Vec<u8>> = VecDeque::new();
+        for step in 0..2000 {
+            match rng.random_range(0..4) {
+                0 => device.succeed().unwrap(),
+                1 => {
+                    let Some(data) = under_way.pop_front() else { continue };
+                    let event = cpu.try_event().unwrap().expect("it was sent");
+                    assert_eq!(event.event, Event::HostOut { port: 0, data: &data }, "seed {seed}, step {step}");
+                }
+                _ => {
+                    let data = bytes(step, rng.random_range(0..=LONGEST));
+                    let in_arena = |data: &Vec<u8>| if data.len() > 8 { data.len().next_multiple_of(8) } else { 0 };
+                    let taken = under_way.iter().map(in_arena).sum::<usize>();
+                    // At the arena's end there may be a gap where the longest did not fit.
+                    let must = under_way.len() < 8 && taken + LONGEST + in_arena(&data) <= 256;
+                    match device.try_emit(0, &Event::HostOut { port: 0, data: &data }).unwrap() {
+                        Some(_) => under_way.push_back(data),
+                        None => assert!(
+                            !must,
+                            "seed {seed}, step {step}: {taken} bytes are read, no room for {}",
+                            data.len()
+                        ),
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]
