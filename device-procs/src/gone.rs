@@ -11,8 +11,9 @@ use crate::watch::{CONTROL, Watcher};
 /// The stand-in.
 pub(crate) struct Gone {
     pub(crate) port: DevicePort,
-    /// None in a replay.
     pub(crate) estate: Option<Estate>,
+    /// The supervisor is to hear of it first; in a replay the recording has it already.
+    pub(crate) asks: bool,
     pub(crate) control: Control,
     pub(crate) watch: Watcher,
     /// What is true of the ring.
@@ -45,7 +46,7 @@ impl Gone {
         let done = port.requests_taken();
         let from = estate.gone_at().unwrap_or(done);
         let output = (0, *blake3::hash(b"").as_bytes());
-        Ok(Self { port, estate: Some(estate), control, watch, counts, from, output, save: false })
+        Ok(Self { port, estate: Some(estate), asks: true, control, watch, counts, from, output, save: false })
     }
 
     /// Answers until the supervisor says `Exit`.
@@ -54,6 +55,8 @@ impl Gone {
         if let Some(estate) = &self.estate {
             // Whoever comes after this one, it stays that request.
             estate.set_gone_at(self.from);
+        }
+        if self.asks {
             self.control.send(&FromChild::Yielded { request: self.from })?;
             if matches!(self.await_go()?, Next::Exit) {
                 return Ok(());

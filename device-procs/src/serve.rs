@@ -307,7 +307,8 @@ impl Server {
             let next = self.port.requests_taken();
             if !self.plugins.later.is_empty() && self.is_gone_at(next) {
                 self.flush()?;
-                return Err(Stop::Gone(next));
+                // A stand-in before this one may have taken more.
+                return Err(Stop::Gone(self.estate.as_ref().and_then(Estate::gone_at).unwrap_or(next)));
             }
             if self.save {
                 self.answer_save()?;
@@ -428,7 +429,7 @@ impl Server {
         self.note_written();
         let output = (self.output.bytes, self.output.hash.finish());
         let Self { port, estate, control, watch, counts, save, replaceable, .. } = self;
-        Gone { port, estate: estate.filter(|_| replaceable), control, watch, counts, from, output, save }.run()
+        Gone { port, estate, asks: replaceable, control, watch, counts, from, output, save }.run()
     }
 
     /// In a replay: the device is gone from the next request on.

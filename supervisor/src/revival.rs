@@ -173,7 +173,8 @@ impl Session<'_> {
             .place(role)
             .is_some_and(|at| self.ready[at].is_some() && self.children[at].1.exit().is_some_and(Exit::killed));
         let policy = match role {
-            Role::Device(device) => self.setup.machine.devices[device].restart,
+            // Which death was the last one, a replay knows from the recording.
+            Role::Device(device) if !self.setup.mode.is_replay() => self.setup.machine.devices[device].restart,
             _ => Restart::Always,
         };
         let deaths = self.deaths.entry(role).or_default();
