@@ -78,15 +78,20 @@ fn exclusive(case: &Case, i: usize, kind: &str) -> Option<char> {
     Some(if mnemonic.len() % 2 == 1 { mnemonic.chars().next()? } else { 'w' })
 }
 
-fn judge(case: &Case, ours: &Outcome, theirs: &Outcome) -> Verdict {
+/// What is known without an oracle.
+pub fn foregone(case: &Case, ours: &Outcome) -> Option<Verdict> {
     if let Ending::Other(what @ "panicked") = ours.ending {
-        return Verdict::Different(format!("ours {what}"));
+        return Some(Verdict::Different(format!("ours {what}")));
     }
     if let Some(why) = (0..case.code.len()).find_map(|i| unknown(case, i)) {
-        return Verdict::Skipped(why);
+        return Some(Verdict::Skipped(why));
     }
-    if ours.ending == Ending::Other("waits") && case.loops {
-        return Verdict::Skipped("a loop without end");
+    (ours.ending == Ending::Other("waits") && case.loops).then_some(Verdict::Skipped("a loop without end"))
+}
+
+fn judge(case: &Case, ours: &Outcome, theirs: &Outcome) -> Verdict {
+    if let Some(verdict) = foregone(case, ours) {
+        return verdict;
     }
     if let Some(v) = endings(case, ours, theirs) {
         return v;
