@@ -9,7 +9,15 @@ use unicorn_engine::{Arch, ArmCpuModel, HookType, MemType, Mode, Prot, RegisterA
 struct Seen {
     bad_access: Option<(u32, bool)>,
     interrupt: Option<u32>,
+    /// Stretches of code that it has entered.
+    blocks: u32,
 }
+
+/// More of them than any case has that ends.
+const MAX_BLOCKS: u32 = 4000;
+
+/// How a case ends that Unicorn would run for ever.
+pub const ENDLESS: &str = "does not stop";
 
 /// One Unicorn engine, reused from case to case.
 pub struct Uc {
@@ -61,6 +69,17 @@ impl Uc {
             let _ = uc.emu_stop();
         })
         .map_err(err("hook"))?;
+        uc.add_block_hook(1, 0, |uc, _, _| {
+            let seen = uc.get_data_mut();
+            seen.blocks += 1;
+            if seen.blocks == MAX_BLOCKS {
+                // In an IT block it never looks whether it is to stop, and an UNPREDICTABLE branch may lead from one into one for ever. It does look before
+                // it translates.
+                let _ = uc.emu_stop();
+                let _ = uc.ctl_flush_tb();
+            }
+        })
+        .map_err(err("hook"))?;
         Ok(Self { uc, regs: register_ids(), last_at: 0 })
     }
 
@@ -99,6 +118,7 @@ impl Uc {
         let end = self.uc.emu_start(begin, until, 0, count);
         let seen = std::mem::take(self.uc.get_data_mut());
         let ending = match (seen.bad_access, seen.interrupt, end) {
+            _ if seen.blocks >= MAX_BLOCKS => Ending::Other(ENDLESS),
             (Some((_, true)), _, _) => Ending::PrefetchAbort,
             (Some((addr, false)), _, _) => Ending::DataAbort { addr, alignment: false },
             (None, Some(1), _) => Ending::Undefined,

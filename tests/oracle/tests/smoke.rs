@@ -1,7 +1,7 @@
 //! The oracle itself works: known instructions give known results.
 
 use reprise_oracle::case::{CODE, Case, DATA, Ending, Isa, State};
-use reprise_oracle::unicorn::Uc;
+use reprise_oracle::unicorn::{ENDLESS, Uc};
 
 fn case(isa: Isa, code: &[u32], width: u8) -> Case {
     let mut regs = [0; 16];
@@ -48,4 +48,19 @@ fn unicorn_runs_cases() {
     // itt ne; movne r0, #7; movne r5, #9
     let out = uc.run(&case(Isa::T32, &[0xbf1c, 0x2007, 0x2509], 2)).expect("run");
     assert_eq!((out.ending, out.state.regs[0], out.state.regs[5]), (Ending::Done, 7, 9));
+}
+
+/// An UNPREDICTABLE branch that leads from an IT block to its IT, for ever: there Unicorn does not look whether it is to stop.
+#[test]
+fn unicorn_is_stopped() {
+    // it eq for four; vmov; vclz; smlal r6, pc, r12, r0, to 10 bytes before it
+    let mut endless = case(Isa::T32, &[0xbf01, 0xec5b_8a3a, 0xffb4_44a4, 0xfbcc_6f00], 4);
+    endless.width[0] = 2;
+    endless.state.cpsr |= 1 << 30;
+    (endless.state.regs[0], endless.state.regs[6], endless.state.regs[12]) = (0x1c, 0x8006_0454, 0x8006_17ec);
+    let mut uc = Uc::new().expect("Unicorn");
+    assert_eq!(uc.run(&endless).expect("run").ending, Ending::Other(ENDLESS));
+    // And works on.
+    let out = uc.run(&case(Isa::A32, &[0xe081_0001], 4)).expect("run");
+    assert_eq!((out.ending, out.state.regs[0]), (Ending::Done, 10));
 }
