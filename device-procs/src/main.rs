@@ -36,7 +36,7 @@ use reprise_storage::DiskFiles;
 use crate::estate::Estate;
 use crate::gone::Gone;
 use crate::media::Media;
-use crate::serve::{Parts, Plugins, Server};
+use crate::serve::{Later, Parts, Plugins, Server};
 use crate::watch::Watcher;
 
 fn main() -> ExitCode {
@@ -82,9 +82,11 @@ fn body(child: Child) -> anyhow::Result<()> {
     }
     let plugin = load(&start, start.plugin, &start.plugin_file)?;
     // The next one last.
-    let swapped = |s: &PluginSwap| s.plugin.map(|fd| load(&start, fd, &s.plugin_file)).transpose();
-    let later = start.swaps.iter().rev().map(|s| Ok((s.request, swapped(s)?)));
-    let later = later.collect::<anyhow::Result<Vec<_>>>()?;
+    let later = |s: &PluginSwap| {
+        let plugin = s.plugin.map(|fd| load(&start, fd, &s.plugin_file)).transpose()?;
+        Ok(Later { from: s.request, plugin, config: s.config.clone() })
+    };
+    let later = start.swaps.iter().rev().map(later).collect::<anyhow::Result<Vec<_>>>()?;
     sandbox::enter(Stage::Loaded, &child.policy())?;
     if start.way == Way::Fresh {
         disks.open()?;

@@ -128,10 +128,20 @@ enum Emit {
 pub(crate) struct Plugins {
     /// The one that serves.
     pub(crate) plugin: Plugin,
-    /// Those to come, the next one last, each with the first request that it serves. None: from that request on the device is gone.
-    pub(crate) later: Vec<(u64, Option<Plugin>)>,
+    /// Those to come, the next one last.
+    pub(crate) later: Vec<Later>,
     /// The device's configuration.
     pub(crate) config: String,
+}
+
+/// A plugin that takes over in a replay.
+pub(crate) struct Later {
+    /// The first request that it serves.
+    pub(crate) from: u64,
+    /// None: from there on the device is gone.
+    pub(crate) plugin: Option<Plugin>,
+    /// The device's configuration from there on, if it is another.
+    pub(crate) config: Option<String>,
 }
 
 /// What is saved at a checkpoint, between two requests.
@@ -398,9 +408,12 @@ impl Server {
 
     /// The next plugin, of a replay, serves from now on; the caller gives it the state.
     fn next_plugin(&mut self) -> Result<(), Stop> {
-        let next = self.plugins.later.pop().and_then(|(_, plugin)| plugin);
-        let plugin = next.ok_or_else(|| anyhow::anyhow!("a plugin is missing"))?;
-        self.plugins.plugin = plugin;
+        let missing = || anyhow::anyhow!("a plugin is missing");
+        let next = self.plugins.later.pop().ok_or_else(missing)?;
+        self.plugins.plugin = next.plugin.ok_or_else(missing)?;
+        if let Some(config) = next.config {
+            self.plugins.config = config;
+        }
         self.swaps += 1;
         Ok(())
     }
@@ -434,7 +447,7 @@ impl Server {
 
     /// In a replay: the device is gone from the next request on.
     fn is_gone_at(&self, request: u64) -> bool {
-        self.plugins.later.last().is_some_and(|(from, plugin)| plugin.is_none() && *from <= request)
+        self.plugins.later.last().is_some_and(|next| next.plugin.is_none() && next.from <= request)
     }
 
     /// Saves everything that a successor needs, and forgets what it need not repeat.
@@ -532,7 +545,7 @@ impl Server {
     /// The device's step, its effects, then the answer. `again`: all of them are in the ring already.
     fn step(&mut self, taken: Taken, again: bool) -> Result<(), Stop> {
         self.last = taken.seq;
-        while self.plugins.later.last().is_some_and(|next| next.0 <= taken.seq) {
+        while self.plugins.later.last().is_some_and(|next| next.from <= taken.seq) {
             let state = self.device.save()?;
             self.next_plugin()?;
             self.device = self.plugins.plugin.restore(&self.plugins.config, &state)?;

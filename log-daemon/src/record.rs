@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use reprise_channel::{Abort, DaemonControl, EndReason, Event, Interest, SpinPolicy, TapPort, wait_many};
 use reprise_child::Control;
-use reprise_child::control::{FromChild, LogFinished, LogStart, Totals};
+use reprise_child::control::{FromChild, LogFinished, LogStart, SwapNote, Totals};
 use reprise_recording::{
     Chunk, DirMedium, End, Entry, MAX_CHUNK_RECORDS, Resumed, Swap, Writer, WriterOptions, journal,
 };
@@ -247,8 +247,8 @@ impl Recorder {
 
     fn note_swaps(&mut self, signals: &Signals, control: &dyn Tell) -> Result<()> {
         for s in signals.swaps() {
-            let (channel, request) = (s.channel, s.request);
-            let swap = Swap { channel, request, hash: s.hash, name: s.name, version: s.version };
+            let SwapNote { channel, request, hash, name, version, config } = s;
+            let swap = Swap { channel, request, hash, name, version, config };
             while !self.stage(Item::Swap(swap.clone()))? {
                 self.turn(true, control)?;
             }

@@ -120,6 +120,8 @@ impl Item {
                 b.bytes(&s.hash);
                 b.bytes(s.name.as_bytes());
                 b.bytes(s.version.as_bytes());
+                b.words(&[u64::from(s.config.is_some())]);
+                b.bytes(s.config.as_deref().unwrap_or_default().as_bytes());
                 b.end();
             }
         }
@@ -215,7 +217,10 @@ impl Parse<'_> {
             tag::SWAP => {
                 let request = self.word()?;
                 let hash = self.bytes()?.try_into().ok().context("a hash of another length")?;
-                Item::Swap(Swap { channel, request, hash, name: self.text()?, version: self.text()? })
+                let (name, version) = (self.text()?, self.text()?);
+                let given = self.word()? == 1;
+                let config = Some(self.text()?).filter(|_| given);
+                Item::Swap(Swap { channel, request, hash, name, version, config })
             }
             _ => bail!("an item of an unknown kind"),
         })
@@ -385,7 +390,14 @@ pub(crate) mod tests {
 
     fn items() -> Vec<Item> {
         let m = Message { number: 5, cause: 4, kind: 0x87, flags: 2, data: vec![1; 13], ..Message::default() };
-        let swap = Swap { channel: 2, request: 9, hash: [3; 32], name: "a.so".into(), version: "2".into() };
+        let swap = Swap {
+            channel: 2,
+            request: 9,
+            hash: [3; 32],
+            name: "a.so".into(),
+            version: "2".into(),
+            config: Some("()".into()),
+        };
         let at = Position { epoch: 1, count: 2, idle: 3 };
         vec![
             Item::Journal(Entry { seq: 7, at, kind: 5, channel: 3, a: 1, b: 2, c: 3, d: u64::MAX }),

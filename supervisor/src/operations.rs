@@ -82,7 +82,7 @@ impl Session<'_> {
                 self.ends += 1;
                 return Answer::Done;
             }
-            Command::Swap { device, plugin } => self.swap_named(&device, &plugin),
+            Command::Swap { device, plugin, config } => self.swap_named(&device, &plugin, config),
             Command::Pause => self.pause(),
             Command::Resume => self.resume(),
             Command::Reset => self.end_as(StopReason::Reset),
@@ -115,11 +115,11 @@ impl Session<'_> {
         true
     }
 
-    fn swap_named(&mut self, device: &str, plugin: &Path) -> Result<Answer, String> {
+    fn swap_named(&mut self, device: &str, plugin: &Path, config: Option<String>) -> Result<Answer, String> {
         let i = self.device_named(device)?;
         self.live("it has the plugins of the recording")?;
         let file = PluginFile::read(plugin).map_err(|e| format!("{e:#}"))?;
-        let swapped = self.swap(i, file)?;
+        let swapped = self.swap(i, file, config)?;
         Ok(Answer::Swapped {
             request: swapped.request,
             pause_us: swapped.pause.as_micros() as u64,

@@ -12,7 +12,7 @@ use crate::cli::ReplayArgs;
 use crate::failure::Failure;
 use crate::images::{BootFiles, BootImage};
 use crate::plugins::PluginFile;
-use crate::session::{self, Log, Setup, Swaps};
+use crate::session::{self, LaterPlugin, Log, Setup};
 use crate::signals::EndSignals;
 use crate::terminal::Terminal;
 use crate::{disk_record, disks, leftovers};
@@ -103,8 +103,8 @@ fn prepare(args: &ReplayArgs, dir: &Path) -> Result<Setup, Failure> {
 }
 
 /// The plugins that were swapped in, for each device in the machine's order.
-fn swaps(recording: &Recording, machine: &Machine) -> Result<Vec<Swaps>, Failure> {
-    let mut all = vec![Swaps::new(); machine.devices.len()];
+fn swaps(recording: &Recording, machine: &Machine) -> Result<Vec<Vec<LaterPlugin>>, Failure> {
+    let mut all = vec![Vec::new(); machine.devices.len()];
     for swap in recording.swaps()? {
         let Some(list) = all.get_mut(usize::from(swap.channel)) else {
             let dir = recording.dir().display();
@@ -117,7 +117,7 @@ fn swaps(recording: &Recording, machine: &Machine) -> Result<Vec<Swaps>, Failure
             true => None,
             false => Some(PluginFile::new(swap.name.clone(), recording.read_input(&swap.input())?)?),
         };
-        list.push((swap.request, plugin));
+        list.push(LaterPlugin { request: swap.request, plugin, config: swap.config });
     }
     Ok(all)
 }

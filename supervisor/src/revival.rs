@@ -29,6 +29,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const USEFUL: Duration = Duration::from_secs(1);
 /// The most recoveries that are kept for the report.
 const MAX_RECOVERIES: usize = 100_000;
+/// The longest configuration that a swap may give: what a recording takes.
+const MAX_CONFIG: usize = 4096;
 /// How long a new plugin may take to load and to take over.
 const SWAP_TIME: Duration = Duration::from_secs(10);
 
@@ -126,6 +128,8 @@ pub(super) struct Swap {
     pub(super) failed: Option<String>,
     /// The device, while its plugin is being replaced.
     pub(super) of: Option<usize>,
+    /// Its new configuration, if it gets one.
+    config: Option<String>,
     /// The process that had yielded died.
     pub(super) orphaned: bool,
 }
@@ -328,8 +332,14 @@ impl Session<'_> {
         if self.setup.mode != Mode::Record {
             return self.buried(device);
         }
-        let note =
-            SwapNote { channel: device as u16, request, hash: [0; 32], name: String::new(), version: String::new() };
+        let note = SwapNote {
+            channel: device as u16,
+            request,
+            hash: [0; 32],
+            name: String::new(),
+            version: String::new(),
+            config: None,
+        };
         self.keeper.swaps.push(note.clone());
         self.send(Role::Log, &ToChild::Swapped(note));
     }
@@ -361,7 +371,12 @@ impl Session<'_> {
     ///
     /// # Errors
     /// Why the old plugin is still in service, for the user.
-    pub(crate) fn swap(&mut self, device: usize, plugin: Rc<PluginFile>) -> Result<Swapped, String> {
+    pub(crate) fn swap(
+        &mut self,
+        device: usize,
+        plugin: Rc<PluginFile>,
+        config: Option<String>,
+    ) -> Result<Swapped, String> {
         let name = self.setup.machine.devices[device].name.clone();
         if !self.running || self.trouble.is_some() {
             return Err("the machine is not running".into());
@@ -369,16 +384,23 @@ impl Session<'_> {
         if self.is_gone(device) {
             return Err(format!("{name} is gone: the guest finds nothing in its place. End the machine and start it"));
         }
-        let old = std::mem::replace(&mut self.plugins[device], plugin.clone());
-        let result = self.try_swap(device).map_err(|why| format!("{name} keeps its plugin: {why}"));
+        if config.as_ref().is_some_and(|c| c.len() > MAX_CONFIG) {
+            return Err(format!("a configuration has at most {MAX_CONFIG} bytes"));
+        }
+        let before = (self.plugins[device].clone(), self.configs[device].clone());
+        self.plugins[device] = plugin;
+        if let Some(config) = &config {
+            self.configs[device].clone_from(config);
+        }
+        let result = self.try_swap(device, config).map_err(|why| format!("{name} keeps its plugin: {why}"));
         if result.is_err() {
-            self.plugins[device] = old;
+            (self.plugins[device], self.configs[device]) = before;
         }
         result
     }
 
-    fn try_swap(&mut self, device: usize) -> Result<Swapped, String> {
-        self.swap = Swap { of: Some(device), ..Swap::default() };
+    fn try_swap(&mut self, device: usize, config: Option<String>) -> Result<Swapped, String> {
+        self.swap = Swap { of: Some(device), config, ..Swap::default() };
         let result = self.try_change(device);
         let orphaned = self.swap.orphaned;
         self.swap = Swap::default();
@@ -466,6 +488,7 @@ impl Session<'_> {
             hash,
             name: plugin.origin.clone(),
             version: version.unwrap_or_default(),
+            config: self.swap.config.clone(),
         };
         // It is said again to a daemon that takes the place of one that died.
         self.keeper.swaps.push(note.clone());

@@ -74,8 +74,16 @@ pub(crate) enum Log {
     },
 }
 
-/// The plugins that were swapped into a device, each with the first request that it serves; none: from there on the device is gone.
-pub(crate) type Swaps = Vec<(u64, Option<Rc<PluginFile>>)>;
+/// A plugin that was swapped into a device.
+#[derive(Clone, Debug)]
+pub(crate) struct LaterPlugin {
+    /// The first request that it serves.
+    pub(crate) request: u64,
+    /// None: from there on the device is gone.
+    pub(crate) plugin: Option<Rc<PluginFile>>,
+    /// The device's configuration from there on, if it is another.
+    pub(crate) config: Option<String>,
+}
 
 /// Everything that a session needs.
 #[derive(Debug)]
@@ -91,7 +99,7 @@ pub(crate) struct Setup {
     /// The devices' plugins, in the machine's order; empty in mode `Absent`.
     pub(crate) plugins: Vec<Rc<PluginFile>>,
     /// In a replay: for each device, the plugins that were swapped in, and the first requests that they serve.
-    pub(crate) swaps: Vec<Swaps>,
+    pub(crate) swaps: Vec<Vec<LaterPlugin>>,
     /// The devices' disks, in the machine's order.
     pub(crate) disks: Vec<Option<OpenDisk>>,
     /// The devices' networks, in the machine's order; empty in a replay.
@@ -168,6 +176,8 @@ struct Session<'a> {
     console: ChildConsole,
     /// The plugins in service.
     plugins: Vec<Rc<PluginFile>>,
+    /// The configurations in force.
+    configs: Vec<String>,
     /// The specs that the machine was built with.
     specs: Vec<Vec<u8>>,
     estates: Vec<revival::Estate>,
@@ -303,6 +313,7 @@ impl<'a> Session<'a> {
             console,
             lines: Vec::new(),
             plugins: setup.plugins.clone(),
+            configs: setup.machine.devices.iter().map(|d| d.config.clone()).collect(),
             specs: Vec::new(),
             estates: Vec::new(),
             deaths: BTreeMap::new(),
@@ -410,10 +421,10 @@ impl<'a> Session<'a> {
         let plugin_fd = descriptors.add(plugin.as_fd()).context("dup")?;
         let estate = descriptors.add(self.estate_fd(i)).context("dup")?;
         let mut swaps = Vec::new();
-        for (request, plugin) in setup.swaps.get(i).into_iter().flatten() {
+        for LaterPlugin { request, plugin, config } in setup.swaps.get(i).into_iter().flatten() {
             let fd = plugin.as_ref().map(|p| descriptors.add(p.as_fd())).transpose().context("dup")?;
             let plugin_file = plugin.as_ref().map_or_else(String::new, |p| p.origin.clone());
-            swaps.push(PluginSwap { request: *request, plugin: fd, plugin_file });
+            swaps.push(PluginSwap { request: *request, plugin: fd, plugin_file, config: config.clone() });
         }
         let offers = setup.host_input(i);
         let backend = match device.backend {
@@ -453,7 +464,7 @@ impl<'a> Session<'a> {
             plugin_file: plugin.origin.clone(),
             kind: device.plugin.clone(),
             window: device.size,
-            config: device.config.clone(),
+            config: self.configs[i].clone(),
             backend,
             disk: setup.disks[i].as_ref().map(|disk| disk.start(&mut descriptors)).transpose()?,
             estate: Some(estate),

@@ -1,7 +1,9 @@
 //! Newer plugins that take the place of older ones under load: no byte is lost, and replays are exact. The newer ones (`tests/plugins`) lay out their state in another way, and
 //! read the older.
 
-use reprise_tests::{LONG_GUARD, Rig, Run, exit, newer_plugin};
+use nix::sys::signal::Signal;
+use reprise_tests::process::{alive, children, signal, wait_for};
+use reprise_tests::{GUARD, LONG_GUARD, Rig, Run, exit, newer_plugin};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -82,6 +84,37 @@ fn a_newer_uart_takes_over_in_the_middle_of_300_kilobytes() {
     assert_eq!(shown(1).replace('\r', "").len(), 300 << 10, "300 KB and no less");
     assert!((2..=5).all(|n| shown(n) == shown(1)), "no byte is lost, doubled or changed");
     println!("pauses of uart0 in us: {pauses:?}");
+}
+
+/// A device gets another configuration with a plugin: it has it from that request on, its successors have it, and so have replays. One that the plugin refuses changes nothing.
+#[test]
+fn a_device_gets_another_configuration() {
+    let rig = Rig::new();
+    let plugin = reprise_tests::prefix().join("lib/reprise/plugins/libplugin_pl011.so").display().to_string();
+    let mut console = start(&rig, rig.linux(""));
+    let refused = rig.vmctl(&["swap", "uart0", &plugin, "--config", "(clock_hz: 0)"]);
+    let error = refused["error"].as_str().unwrap_or_default();
+    assert!(refused["answer"] == "failed" && error.contains("clock_hz: 0 is not in 1..=1000000000"), "{refused}");
+    // A slower clock: what is typed is reported after a longer silence on the line.
+    for (round, config) in [(0, Some("(clock_hz: 1200000)")), (1, None), (2, Some("(clock_hz: 2400000)"))] {
+        let with = config.map_or(vec![], |c| vec!["--config", c]);
+        let swapped = rig.vmctl(&[&["swap", "uart0", &plugin], &with[..]].concat());
+        assert_eq!(swapped["answer"], "swapped", "{swapped}");
+        for half in 0..2 {
+            console.send(format!("echo r''ound {round} {half}\n")).expect("typed");
+            console.expect(&format!("round {round} {half}"), GUARD).expect("the shell answers");
+            console.expect("# ", GUARD).expect("a prompt");
+            // Its successor has the same.
+            let uart = || children(console.pid()).into_iter().find(|c| c.command.starts_with("device-proc [uart0]"));
+            let old = uart().expect("it runs").pid;
+            signal(old, Signal::SIGKILL);
+            wait_for("a successor", GUARD, || uart().is_some_and(|c| c.pid != old && alive(c.pid)));
+        }
+    }
+    let run = finish(&rig, console, 3);
+    let recording = reprise_recording::Recording::open(&run.recording).expect("readable");
+    let configs: Vec<_> = recording.swaps().expect("readable").into_iter().map(|s| s.config).collect();
+    assert_eq!(configs, [Some("(clock_hz: 1200000)".into()), None, Some("(clock_hz: 2400000)".into())]);
 }
 
 #[test]

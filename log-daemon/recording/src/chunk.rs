@@ -168,8 +168,9 @@ pub(crate) fn encode_payload(chunk: &Chunk, streams: &[Stream]) -> Result<Vec<u8
         }
     }
     if !chunk.swaps.is_empty() {
-        if chunk.swaps.iter().any(|s| s.name.len().max(s.version.len()) > MAX_DETAIL) {
-            return Err(Error::Invalid("a plugin's name or version is longer than 4096 bytes".into()));
+        let longest = |s: &crate::Swap| s.name.len().max(s.version.len()).max(s.config.as_ref().map_or(0, String::len));
+        if chunk.swaps.iter().any(|s| longest(s) > MAX_DETAIL) {
+            return Err(Error::Invalid("a plugin's name, version or configuration is longer than 4096 bytes".into()));
         }
         section(id(StreamKind::Swaps, 0)?, &|b| encode_swaps(b, &chunk.swaps));
     }

@@ -138,6 +138,8 @@ pub struct Swap {
     pub name: String,
     /// The version that the plugin gives itself, at most 4096 bytes.
     pub version: String,
+    /// The configuration that the device has from there on, at most 4096 bytes; none: it keeps the one that it has.
+    pub config: Option<String>,
 }
 
 impl Swap {

@@ -196,12 +196,22 @@ fn swaps_are_known_up_front() {
         hash: *blake3::hash(name.as_bytes()).as_bytes(),
         name: name.into(),
         version: "1.1.0".into(),
+        config: None,
     };
-    let swaps = [swap(7, "a.so"), swap(9, "b.so"), swap(300, "")];
+    let with = |config: &str, swap| Swap { config: Some(config.into()), ..swap };
+    let swaps = [
+        swap(7, "a.so"),
+        swap(9, "b.so"),
+        with("(fifo: 16)", swap(300, "")),
+        swap(301, "c.so"),
+        with("", swap(302, "c.so")),
+    ];
     writer.append(&Chunk { swaps: swaps[..2].to_vec(), ..chunk(0) }).unwrap();
     writer.append(&chunk(1)).unwrap();
     writer.append(&Chunk { swaps: swaps[2..].to_vec(), ..chunk(2) }).unwrap();
     let long = Chunk { swaps: vec![swap(1, &"x".repeat(4097))], ..Chunk::default() };
+    assert!(matches!(writer.append(&long), Err(Error::Invalid(_))));
+    let long = Chunk { swaps: vec![with(&"x".repeat(4097), swap(1, "a.so"))], ..Chunk::default() };
     assert!(matches!(writer.append(&long), Err(Error::Invalid(_))));
     writer.finish(&end(3)).unwrap();
     let r = Recording::open(dir.path()).unwrap();

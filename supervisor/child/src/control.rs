@@ -114,6 +114,8 @@ pub struct PluginSwap {
     pub plugin: Option<Fd>,
     /// The file that the bytes are from, for messages.
     pub plugin_file: String,
+    /// The device's configuration from there on; none: it keeps the one that it has.
+    pub config: Option<String>,
 }
 
 /// What only the supervisor knows at the end; for the recording's final record. In mode `Absent` all of it is zero.
@@ -140,6 +142,8 @@ pub struct SwapNote {
     pub name: String,
     /// The version that the plugin gives itself.
     pub version: String,
+    /// The device's configuration from there on; none: it keeps the one that it has.
+    pub config: Option<String>,
 }
 
 /// Why the supervisor ends a machine.

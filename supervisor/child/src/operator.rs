@@ -27,6 +27,9 @@ pub enum Command {
         device: String,
         /// The new plugin, an absolute path.
         plugin: PathBuf,
+        /// The device's new configuration, RON text as in a machine file; none: it keeps the one that it has.
+        #[serde(default)]
+        config: Option<String>,
     },
     /// Write what a screen shows to a file.
     Screendump {

@@ -16,7 +16,7 @@ use reprise_device::abi::REPRISE_ABI_VERSION;
 use reprise_device::host::{Disks, Effect, Instance, NoDisks, Plugin};
 use reprise_device::{Event as DeviceEvent, VTime, dma};
 use reprise_machine::{DiskFormat, Machine};
-use reprise_recording::{ChannelRecords, DiskImage, Message, Output, Recording, Status, dma::DIGEST};
+use reprise_recording::{ChannelRecords, DiskImage, Message, Output, Recording, Status, Swap, dma::DIGEST};
 use reprise_storage::{BLOCK, Disk, DiskFile, DiskFiles, detect, look};
 
 /// What to run.
@@ -47,9 +47,10 @@ pub(crate) fn run(r: &Recording, args: &DeviceArgs, out: &mut dyn Write) -> Resu
         let what = "what this device read from the guest's memory was recorded as a hash only";
         return Err(Usage(format!("{what}; record with --log-dma-reads, or replay the whole machine")).into());
     }
-    let swap = r.swaps()?.into_iter().find(|s| usize::from(s.channel) == channel);
-    // From there on another plugin was asked, or none.
-    let until = swap.filter(|s| args.plugin.is_none() || s.hash == [0; 32]).map_or(u64::MAX, |s| s.request);
+    // From there on another plugin was asked, or none, or it had another configuration.
+    let another = |s: &Swap| args.plugin.is_none() || s.hash == [0; 32] || s.config.is_some();
+    let swap = r.swaps()?.into_iter().find(|s| usize::from(s.channel) == channel && another(s));
+    let until = swap.map_or(u64::MAX, |s| s.request);
     let plugin = library(r, args)?;
     let mut disk = match r.manifest().disks.iter().find(|d| d.device == args.device) {
         Some(d) => Some(open_disk(r, d, args.disk.as_deref(), device.disk.as_ref().is_some_and(|d| d.readonly))?),

@@ -107,12 +107,18 @@ impl Dump<'_> {
         if self.filter.wants(self.manifest, StreamKind::Swaps, 0) {
             for s in &c.swaps {
                 let channel = show::channel(self.manifest, s.channel);
-                let line =
-                    format!("{channel} from request {} on: {} {}, {:.16}", s.request, s.name, s.version, s.input());
+                let config = s.config.as_ref().map_or_else(String::new, |c| format!(", config {c}"));
+                let line = format!(
+                    "{channel} from request {} on: {} {}, {:.16}{config}",
+                    s.request,
+                    s.name,
+                    s.version,
+                    s.input()
+                );
                 self.line(c.seq, "swaps", &line, || {
                     json!({
                         "channel": s.channel, "request": s.request, "hash": s.input(), "name": s.name,
-                        "version": s.version,
+                        "version": s.version, "config": s.config,
                     })
                 })?;
             }

@@ -47,6 +47,9 @@ pub(crate) enum What {
         device: String,
         /// The new plugin, a shared object.
         plugin: PathBuf,
+        /// The device's configuration from then on, RON as in a machine file, such as '(fifo: 16)'. Without it the device keeps the one that it has.
+        #[arg(long, value_name = "RON")]
+        config: Option<String>,
     },
     /// The state of a device, as its plugin describes it. Nothing of the running machine changes.
     DeviceState {
@@ -133,9 +136,9 @@ impl What {
             Self::Resume => Command::Resume,
             Self::Reset => Command::Reset,
             Self::Poweroff { force } => Command::Poweroff { force: *force },
-            Self::Swap { device, plugin } => {
+            Self::Swap { device, plugin, config } => {
                 let plugin = std::fs::canonicalize(plugin).with_context(|| plugin.display().to_string())?;
-                Command::Swap { device: device.clone(), plugin }
+                Command::Swap { device: device.clone(), plugin, config: config.clone() }
             }
             Self::DeviceState { device } => Command::DeviceState { device: device.clone() },
             Self::Net { what } => match what {
