@@ -10,7 +10,7 @@
 //!
 //! Whatever must change together changes with the store of one word: a new generation with `GENERATION`, a request with the length of its log, an event
 //! with the ring's own slot. Before an event is put into the ring, the books say what will be true behind it (the *intent*), so a successor looks whether the ring
-//! has the event and knows which of the two holds.
+//! has the event and knows which of the two holds. An event offers input on one port at most, so an intent has that port and its new count, not those of all ports.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, bail, ensure};
 use reprise_channel::Slot;
 use reprise_child::control::ESTATE_BYTES;
+use reprise_device::spec::limits;
 
 /// "RpEstate", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"RpEstate");
@@ -49,10 +50,20 @@ const INTENT: usize = 8;
 /// [`Counts`] as they are, and as they will be behind that event.
 const NOW: usize = 9;
 const THEN: usize = 16;
-/// Bytes of output that the outside has taken.
-const WRITTEN: usize = 24;
+/// The port on which that event offers input, plus one; 0: none.
+const THEN_PORT: usize = 21;
+/// Input offered on that port behind it.
+const THEN_OFFERED: usize = 22;
 /// Number of the last request in the log, plus one.
 const LOGGED_REQUESTS: usize = 25;
+/// One for each port: input offered.
+const OFFERED: usize = 32;
+/// One for each port: bytes of output that the outside has taken.
+const WRITTEN: usize = OFFERED + PORTS;
+/// The most ports that a device has.
+const PORTS: usize = limits::PORTS;
+/// The input that is kept is one word of [`Counts`]: its length, and from this bit on its port.
+const KEPT_PORT: u32 = 32;
 /// Input begins at this byte of the books.
 const INPUT_AT: usize = 2048;
 
@@ -63,16 +74,23 @@ const NONE: u64 = u64::MAX;
 pub(crate) struct Counts {
     /// Effects emitted.
     pub(crate) effects: u64,
-    /// Input offered: bytes, or packets.
-    pub(crate) offered: u64,
     /// Bytes of output that the recording has.
     pub(crate) logged: u64,
-    /// Bytes of input that were read from the backend and not offered yet.
+    /// Input that was read from a port's host end and not offered yet, as [`Estate::keep_input`] says it; 0: none.
     pub(crate) input: u64,
     /// Number of the last request that was answered, plus one.
     pub(crate) answered: u64,
     /// It was said that the device is gone: 1, else 0.
     pub(crate) gone: u64,
+}
+
+/// Input that an event offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// Where.
+    pub(crate) port: u32,
+    /// All that was offered there, with it: bytes, or packets.
+    pub(crate) total: u64,
 }
 
 /// The memory.
@@ -149,20 +167,26 @@ impl Estate {
         let intent = self.get(INTENT);
         if intent != NONE && events > intent {
             self.store_counts(NOW, self.load_counts(THEN));
+            if let Some(port) = self.get(THEN_PORT).checked_sub(1) {
+                ensure!(port < PORTS as u64, "the estate's books are damaged");
+                // If this process is killed before the intent is gone, the next one does it again: it is the count, not what it grew by.
+                self.set(OFFERED + port as usize, self.get(THEN_OFFERED));
+            }
         }
         self.set(INTENT, NONE);
         self.counts = self.load_counts(NOW);
-        ensure!(self.counts.input <= MAX_INPUT as u64, "the estate's books are damaged");
+        let (port, len) = self.kept();
+        ensure!(len <= MAX_INPUT && port < PORTS, "the estate's books are damaged");
         Ok(())
     }
 
     fn load_counts(&self, at: usize) -> Counts {
-        let [effects, offered, logged, input, answered, gone] = [0, 1, 2, 3, 4, 5].map(|i| self.get(at + i));
-        Counts { effects, offered, logged, input, answered, gone }
+        let [effects, logged, input, answered, gone] = [0, 1, 2, 3, 4].map(|i| self.get(at + i));
+        Counts { effects, logged, input, answered, gone }
     }
 
     fn store_counts(&self, at: usize, c: Counts) {
-        for (i, value) in [c.effects, c.offered, c.logged, c.input, c.answered, c.gone].into_iter().enumerate() {
+        for (i, value) in [c.effects, c.logged, c.input, c.answered, c.gone].into_iter().enumerate() {
             self.word(at + i).store(value, Ordering::Relaxed);
         }
     }
@@ -172,40 +196,68 @@ impl Estate {
         self.counts
     }
 
-    /// Event `number` is about to go into the ring; behind it, `then` is true.
+    /// Event `number` is about to go into the ring; behind it, `then` is true, and so much was offered.
     #[inline]
-    pub(crate) fn intend(&mut self, number: u64, then: Counts) {
+    pub(crate) fn intend(&mut self, number: u64, then: Counts, offer: Option<Offer>) {
         self.store_counts(THEN, then);
+        let port = match offer {
+            Some(offer) => {
+                self.word(THEN_OFFERED).store(offer.total, Ordering::Relaxed);
+                u64::from(offer.port) + 1
+            }
+            None => 0,
+        };
+        self.word(THEN_PORT).store(port, Ordering::Relaxed);
         self.set(INTENT, number);
     }
 
     /// It is in the ring.
     #[inline]
-    pub(crate) fn done(&mut self, then: Counts) {
+    pub(crate) fn done(&mut self, then: Counts, offer: Option<Offer>) {
         self.store_counts(NOW, then);
+        if let Some(Offer { port, total }) = offer {
+            self.word(OFFERED + Self::index(port)).store(total, Ordering::Relaxed);
+        }
         self.set(INTENT, NONE);
         self.counts = then;
     }
 
-    /// Keeps input that was read until it is offered.
-    pub(crate) fn keep_input(&mut self, input: &[u8]) {
+    fn index(port: u32) -> usize {
+        assert!((port as usize) < PORTS, "a device has at most {PORTS} ports");
+        port as usize
+    }
+
+    /// Input offered on a port: bytes, or packets.
+    pub(crate) fn offered(&self, port: u32) -> u64 {
+        self.get(OFFERED + Self::index(port))
+    }
+
+    /// Keeps input of a port that was read until it is offered.
+    pub(crate) fn keep_input(&mut self, port: u32, input: &[u8]) {
         self.bytes_mut(INPUT_AT, input.len()).copy_from_slice(input);
-        self.set(NOW + 3, input.len() as u64);
-        self.counts.input = input.len() as u64;
+        self.counts.input = (Self::index(port) as u64) << KEPT_PORT | input.len() as u64;
+        self.set(NOW + 2, self.counts.input);
     }
 
-    /// Input that was read and not offered.
-    pub(crate) fn input(&self) -> Vec<u8> {
-        self.bytes(INPUT_AT, self.counts.input as usize).to_vec()
+    /// Port and length of what is kept.
+    fn kept(&self) -> (usize, usize) {
+        let input = self.counts.input;
+        ((input >> KEPT_PORT) as usize, (input & ((1 << KEPT_PORT) - 1)) as usize)
     }
 
-    /// Bytes of output that the outside has taken.
-    pub(crate) fn written(&self) -> u64 {
-        self.get(WRITTEN)
+    /// Input that was read and not offered, and its port.
+    pub(crate) fn input(&self) -> Option<(u32, Vec<u8>)> {
+        let (port, len) = self.kept();
+        (len > 0).then(|| (port as u32, self.bytes(INPUT_AT, len).to_vec()))
     }
 
-    pub(crate) fn set_written(&self, bytes: u64) {
-        self.set(WRITTEN, bytes);
+    /// Bytes of a port's output that the outside has taken.
+    pub(crate) fn written(&self, port: u32) -> u64 {
+        self.get(WRITTEN + Self::index(port))
+    }
+
+    pub(crate) fn set_written(&self, port: u32, bytes: u64) {
+        self.set(WRITTEN + Self::index(port), bytes);
     }
 
     /// Whether this request was logged already, by a process that did not complete it.
@@ -345,11 +397,11 @@ mod tests {
         let mut first = Estate::map(&fd).unwrap();
         first.begin();
         let then = Counts { effects: 1, logged: 7, ..Counts::default() };
-        first.intend(5, then);
+        first.intend(5, then, None);
         let mut killed_before = Estate::map(&fd).unwrap();
         killed_before.take_over(5).unwrap();
         assert_eq!(killed_before.counts(), Counts::default());
-        first.intend(5, then);
+        first.intend(5, then, None);
         let mut killed_behind = Estate::map(&fd).unwrap();
         killed_behind.take_over(6).unwrap();
         assert_eq!(killed_behind.counts(), then);
@@ -364,14 +416,97 @@ mod tests {
         let fd = memory();
         let mut first = Estate::map(&fd).unwrap();
         first.begin();
-        first.keep_input(b"keys");
+        first.keep_input(15, b"keys");
         let mut second = Estate::map(&fd).unwrap();
         second.take_over(0).unwrap();
-        assert_eq!(second.input(), b"keys");
-        let then = Counts { offered: 4, ..Counts::default() };
-        second.intend(0, then);
-        second.done(then);
-        assert_eq!(second.input(), b"");
+        assert_eq!(second.input(), Some((15, b"keys".to_vec())));
+        let then = Counts { input: 0, ..second.counts() };
+        let offer = Some(Offer { port: 15, total: 4 });
+        second.intend(0, then, offer);
+        second.done(then, offer);
+        assert_eq!((second.input(), second.offered(15)), (None, 4));
+        second.keep_input(0, b"more");
+        let mut third = Estate::map(&fd).unwrap();
+        third.take_over(1).unwrap();
+        assert_eq!((third.input(), third.offered(15)), (Some((0, b"more".to_vec())), 4));
+    }
+
+    /// What the books say of each port: input offered, output written.
+    fn ports(e: &Estate) -> Vec<(u64, u64)> {
+        (0..PORTS as u32).map(|port| (e.offered(port), e.written(port))).collect()
+    }
+
+    #[test]
+    fn each_port_has_its_own_counts() {
+        let fd = memory();
+        let mut first = Estate::map(&fd).unwrap();
+        first.begin();
+        let mut expected = vec![(0, 0); PORTS];
+        for port in 0..PORTS as u32 {
+            let (offered, written) = (100 + u64::from(port), 1000 + u64::from(port));
+            let offer = Some(Offer { port, total: offered });
+            first.intend(u64::from(port), Counts::default(), offer);
+            first.done(Counts::default(), offer);
+            first.set_written(port, written);
+            expected[port as usize] = (offered, written);
+            assert_eq!(ports(&first), expected);
+        }
+        let then = Counts { effects: 1, ..Counts::default() };
+        first.intend(16, then, None);
+        first.done(then, None);
+        let mut second = Estate::map(&fd).unwrap();
+        second.take_over(17).unwrap();
+        assert_eq!((second.counts(), ports(&second)), (then, expected));
+    }
+
+    /// The process is killed between any two stores of an offer on one port and an effect behind it; each time the books say what the ring has.
+    #[test]
+    fn an_offer_counts_from_its_event_on_wherever_the_process_is_killed() {
+        for (events, offered, input) in [(3, 7, Some((2, b"abc".to_vec()))), (4, 10, None)] {
+            let fd = memory();
+            let mut first = Estate::map(&fd).unwrap();
+            first.begin();
+            let counts = Counts { effects: 2, ..Counts::default() };
+            let offer = Some(Offer { port: 2, total: 7 });
+            first.intend(2, counts, offer);
+            first.done(counts, offer);
+            first.keep_input(2, b"abc");
+            first.intend(3, counts, Some(Offer { port: 2, total: 10 }));
+            // Each successor is killed in its turn: before it has settled the intent, or behind that.
+            for _ in 0..2 {
+                let mut next = Estate::map(&fd).unwrap();
+                next.take_over(events).unwrap();
+                assert_eq!((next.offered(2), next.input(), next.counts().effects), (offered, input.clone(), 2));
+                assert!((0..PORTS as u32).all(|port| port == 2 || next.offered(port) == 0));
+            }
+            // An effect's intent says nothing of ports, whatever the last one said.
+            let mut next = Estate::map(&fd).unwrap();
+            next.take_over(events).unwrap();
+            let then = Counts { effects: 3, ..next.counts() };
+            next.intend(events, then, None);
+            let mut last = Estate::map(&fd).unwrap();
+            last.take_over(events + 1).unwrap();
+            assert_eq!((last.offered(2), last.input(), last.counts().effects), (offered, input, 3));
+        }
+    }
+
+    #[test]
+    fn an_offer_half_noted_is_noted_again() {
+        let fd = memory();
+        let mut first = Estate::map(&fd).unwrap();
+        first.begin();
+        first.keep_input(1, b"x");
+        let offer = Offer { port: 1, total: 1 };
+        first.intend(0, Counts::default(), Some(offer));
+        // `done` and `take_over` store the counts one by one, and the intent goes last: killed in between, they leave any of them new.
+        for word in [NOW, NOW + 2, OFFERED + 1] {
+            let new = if word == OFFERED + 1 { 1 } else { 0 };
+            first.set(word, new);
+            let mut next = Estate::map(&fd).unwrap();
+            next.take_over(1).unwrap();
+            assert_eq!((next.offered(1), next.input(), next.counts()), (1, None, Counts::default()));
+            first.set(INTENT, 0);
+        }
     }
 
     #[test]
@@ -386,7 +521,13 @@ mod tests {
         e.set(GENERATION, 1);
         e.set(STATE_LEN + 1, u64::MAX);
         assert!(e.saved().is_err());
-        e.set(NOW + 3, u64::MAX);
-        assert!(e.take_over(0).is_err());
+        for input in [u64::MAX, MAX_INPUT as u64 + 1, (PORTS as u64) << KEPT_PORT] {
+            e.set(NOW + 2, input);
+            assert!(e.take_over(0).is_err());
+        }
+        e.set(NOW + 2, 0);
+        e.set(THEN_PORT, PORTS as u64 + 1);
+        e.set(INTENT, 0);
+        assert!(e.take_over(1).is_err());
     }
 }

@@ -118,7 +118,7 @@ impl Gone {
 
     fn emit(&mut self, cause: u64, message: &Message<'_>, then: Counts) -> anyhow::Result<()> {
         if let Some(estate) = &mut self.estate {
-            estate.intend(self.port.events_emitted(), then);
+            estate.intend(self.port.events_emitted(), then, None);
         }
         let watch = self.watch.clone();
         while self.port.emit(cause, message, &Abort::NEVER.or_rung(watch.bell()))?.is_none() {
@@ -129,7 +129,7 @@ impl Gone {
         }
         self.counts = then;
         if let Some(estate) = &mut self.estate {
-            estate.done(then);
+            estate.done(then, None);
         }
         Ok(())
     }

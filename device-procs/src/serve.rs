@@ -1,9 +1,9 @@
-//! The main loop: requests to the device, its effects to the channel, its output and input through the backend.
+//! The main loop: requests to the device, its effects to the channel, its output and input through the ends of its ports.
 
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use reprise_backends::{Backend, Input, Output};
+use reprise_backends::{Input, Output};
 use reprise_channel::{Abort, ChannelError, DevicePort, Event as Message, Request, RequestMsg, burst};
 use reprise_child::Control;
 use reprise_child::control::{Blame, Description, DeviceState, FromChild, ToChild, Way};
@@ -12,24 +12,25 @@ use reprise_device::spec::Framing;
 use reprise_device::{Event, VTime, dma};
 use serde::{Deserialize, Serialize};
 
-use crate::estate::{Counts, Estate, MAX_INPUT};
+use crate::ends::{End, EndState};
+use crate::estate::{Counts, Estate, MAX_INPUT, Offer};
 use crate::gone::Gone;
 use crate::media::Media;
 use crate::output::StreamHash;
 
-use crate::watch::{CONTROL, INPUT, OUTPUT, Watcher};
+use crate::watch::{self, CONTROL, Watcher};
 
 /// Exit code after a fault of the plugin.
 pub(crate) const FAULT_EXIT: i32 = 70;
 /// The code of a `Fault` message: the plugin panicked or broke its own spec.
 const FAULT_CODE: u32 = 1;
-/// The port that the backend is joined to.
-const BACKEND_PORT: u32 = 0;
+/// The port that the device's backend is joined to. Its end is the first one.
+pub(crate) const BACKEND_PORT: u32 = 0;
 /// The name of the port on which a device is told whether its cable is plugged in: a byte, 1 or 0. It comes unasked.
-const CABLE_PORT: &str = "cable";
+pub(crate) const CABLE_PORT: &str = "cable";
 /// Output is passed on when so many bytes have come together, or the device is idle.
 const BATCH: usize = 4096;
-/// Output that may wait for a slow reader before the device waits too.
+/// Output that may wait for slow readers, on all ports together, before the device waits too.
 const MAX_PENDING: usize = 16 << 20;
 /// How long a reader of the output may take at the end of a machine.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
@@ -151,23 +152,18 @@ struct Checkpoint {
     device: Vec<u8>,
     /// Effects that the device has had.
     effects: u64,
-    /// Input that the device has taken: bytes, or packets.
-    consumed: u64,
     output: Output0,
-    /// Output that was recorded, but that nobody outside has taken.
-    unwritten: Vec<u8>,
+    ends: Vec<EndState>,
     /// Plugins that have taken over in a replay.
     swaps: u64,
 }
 
-/// How much output there was, and its hash.
+/// How much output there was on all ports, and its hash.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Output0 {
     hash: StreamHash,
     /// All of it, in bytes.
     bytes: u64,
-    /// What went to the backend.
-    to_backend: u64,
 }
 
 /// What a process is set up with.
@@ -179,7 +175,8 @@ pub(crate) struct Parts {
     pub(crate) plugins: Plugins,
     pub(crate) disks: Media,
     pub(crate) estate: Option<Estate>,
-    pub(crate) backend: Box<dyn Backend>,
+    /// That of the backend's port, then any others; the watcher has them in this order.
+    pub(crate) ends: Vec<End>,
     pub(crate) control: Control,
     pub(crate) watch: Watcher,
     /// A process that takes the place of this one when it fails does what is left to do.
@@ -200,7 +197,7 @@ pub(crate) struct Server {
     counts: Counts,
     /// Effects that the device has had. Fewer than were emitted while a successor repeats what the dead process did.
     made: u64,
-    backend: Box<dyn Backend>,
+    ends: Vec<End>,
     control: Control,
     watch: Watcher,
     /// Bulk data of the request at hand.
@@ -210,11 +207,9 @@ pub(crate) struct Server {
     out: Vec<u8>,
     out_port: u32,
     output: Output0,
-    /// Input that has come back as requests: bytes, or packets.
-    consumed: u64,
     /// The ports of packets, a bit each.
     packets: u32,
-    /// There may be input to offer.
+    /// There may be input to offer, at one of the ends that say so.
     may_offer: bool,
     /// Number of the last request that was taken.
     last: u64,
@@ -234,7 +229,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { name, mut port, device, plugins, disks, estate, backend, control, watch, replaceable } = parts;
+        let Parts { name, mut port, device, plugins, disks, estate, ends, control, watch, replaceable } = parts;
         if replaceable {
             // Nobody is to think that this end of the channel is left.
             port.stand_by();
@@ -252,7 +247,7 @@ impl Server {
             estate,
             counts: Counts::default(),
             made: 0,
-            backend,
+            ends,
             control,
             watch,
             data: Vec::new(),
@@ -260,7 +255,6 @@ impl Server {
             out: Vec::new(),
             out_port: BACKEND_PORT,
             output: Output0::default(),
-            consumed: 0,
             packets,
             may_offer: true,
             last: 0,
@@ -368,23 +362,16 @@ impl Server {
             None => None,
         };
         let (generation, requests) = (estate.generation(), estate.requests()?);
-        // Input that is kept was taken, too.
-        let input = self.counts.offered + self.counts.input;
-        if saved.is_none() {
-            self.backend.resume(input, 0);
-        }
-        if let Some(saved) = saved {
+        if let Some(saved) = &saved {
             for _ in 0..saved.swaps {
                 self.next_plugin()?;
             }
             self.device = self.plugins.plugin.restore(&self.plugins.config, &saved.device)?;
-            (self.made, self.consumed, self.output) = (saved.effects, saved.consumed, saved.output);
-            // What was taken outside since is known.
-            let taken = self.written().saturating_sub(self.output.to_backend - saved.unwritten.len() as u64);
-            let rest = saved.unwritten.get(taken as usize..).unwrap_or_default();
-            self.backend.resume(input, self.output.to_backend - rest.len() as u64);
-            self.backend.write(rest);
-            self.note_written();
+            (self.made, self.output) = (saved.effects, saved.output.clone());
+        }
+        if let Some(estate) = &self.estate {
+            let saved = saved.as_ref().map(|saved| saved.ends.as_slice());
+            self.ends.iter_mut().for_each(|end| end.resume(saved, estate));
         }
         // Last, as it changes what the one that yielded would go on with.
         self.disks.recover(generation)?;
@@ -396,9 +383,12 @@ impl Server {
             let what = What::of(&request, slot.seq, &mut self.data);
             self.step(Taken { seq: slot.seq, now: VTime(slot.vtime), what }, true)?;
         }
-        let input = self.estate.as_ref().map(Estate::input).unwrap_or_default();
-        if !input.is_empty() {
-            self.offer_now(&input)?;
+        if let Some((port, input)) = self.estate.as_ref().and_then(Estate::input) {
+            let end = self.ends.iter().position(|end| end.port == port);
+            self.offer_now(
+                end.ok_or_else(|| anyhow::anyhow!("there is input for port {port}, which leads nowhere"))?,
+                &input,
+            )?;
         }
         if !self.replaceable {
             self.port.take_charge();
@@ -438,8 +428,7 @@ impl Server {
 
     /// Leaves what is left to do to the stand-in.
     fn leave(mut self, from: u64) -> anyhow::Result<()> {
-        self.backend.flush();
-        self.note_written();
+        self.flush_ends();
         let output = (self.output.bytes, self.output.hash.finish());
         let Self { port, estate, control, watch, counts, save, replaceable, .. } = self;
         Gone { port, estate, asks: replaceable, control, watch, counts, from, output, save }.run()
@@ -457,9 +446,8 @@ impl Server {
         let checkpoint = Checkpoint {
             device: self.device.save()?,
             effects: self.made,
-            consumed: self.consumed,
             output: self.output.clone(),
-            unwritten: self.backend.unwritten().to_vec(),
+            ends: self.ends.iter().map(End::save).collect(),
             swaps: self.swaps,
         };
         self.disks.checkpoint(estate.generation() + 1)?;
@@ -472,11 +460,7 @@ impl Server {
     fn stand_aside(&mut self) -> Result<(), Stop> {
         self.make_way = false;
         self.checkpoint()?;
-        let until = Instant::now() + LAST_OUTPUT;
-        while self.backend.flush() == Output::Blocked && Instant::now() < until {
-            self.wait_for_output(Duration::from_millis(10))?;
-        }
-        self.note_written();
+        self.finish_output(Duration::from_millis(10))?;
         self.control.send(&FromChild::Yielded { request: self.port.requests_taken() })?;
         loop {
             match self.control.receive()? {
@@ -551,10 +535,10 @@ impl Server {
             self.device = self.plugins.plugin.restore(&self.plugins.config, &state)?;
         }
         if let What::Host(port) = taken.what {
-            if port == BACKEND_PORT {
-                self.consumed += self.units(&self.data);
+            if let Some(end) = self.ends.iter_mut().find(|end| end.port == port) {
+                end.consume(&self.data);
+                (end.may_offer, self.may_offer) = (true, true);
             }
-            self.may_offer = true;
         }
         self.effects.clear();
         let answer = match taken.what {
@@ -594,7 +578,7 @@ impl Server {
         if number < self.counts.effects {
             return Ok(());
         }
-        self.emit(cause, message, Counts { effects: number + 1, ..self.counts })
+        self.emit(cause, message, Counts { effects: number + 1, ..self.counts }, None)
     }
 
     /// The answer to a request, likewise.
@@ -605,7 +589,8 @@ impl Server {
         if number < self.counts.effects {
             return Ok(());
         }
-        self.emit(request, message, Counts { effects: number + 1, answered: request + 1, ..self.counts })
+        let then = Counts { effects: number + 1, answered: request + 1, ..self.counts };
+        self.emit(request, message, then, None)
     }
 
     /// The writes of a burst, one after the other.
@@ -621,11 +606,11 @@ impl Server {
 
     /// Lets the device take its step; gives the answer to the request, if it gets one.
     fn run_device(&mut self, taken: Taken) -> Result<Option<Message<'static>>, Stop> {
-        let Self { device, disks, data, effects, out, out_port, may_offer, packets, .. } = self;
+        let Self { device, disks, data, effects, out, out_port, ends, may_offer, packets, .. } = self;
         let is_packet = |port: u32| *packets >> port & 1 == 1;
         let before = out.len();
         let mut answer = if taken.what.is_posted() { None } else { Some(Message::Ack) };
-        // Output to several ports in one step is rare: it is kept apart and passed on after it.
+        // Output to several ports in one step is rare: from the first byte for another port on it is kept apart, in order, and passed on after the step.
         let mut elsewhere = Vec::new();
         let result = device.step_with(taken.now, taken.what.event(data), disks, &mut |effect| match effect {
             Effect::Reply { value, .. } => answer = Some(Message::Reply { value }),
@@ -643,9 +628,15 @@ impl Server {
                 effects.push(Emit::Queue(queue.into(), values.iter().flat_map(|v| v.to_le_bytes()).collect()));
             }
             Effect::QueueClear { queue } => effects.push(Emit::Plain(Message::QueueClear { queue: queue.into() })),
-            Effect::HostOut { port, data } if port == *out_port && !is_packet(port) => out.extend_from_slice(data),
+            Effect::HostOut { port, data } if port == *out_port && !is_packet(port) && elsewhere.is_empty() => {
+                out.extend_from_slice(data);
+            }
             Effect::HostOut { port, data } => elsewhere.push((port, data.to_vec())),
-            Effect::HostWant { .. } => *may_offer = true,
+            Effect::HostWant { port, .. } => {
+                if let Some(end) = ends.iter_mut().find(|end| end.port == port) {
+                    (end.may_offer, *may_offer) = (true, true);
+                }
+            }
         });
         if result.is_err() {
             // It has not happened.
@@ -663,15 +654,15 @@ impl Server {
         Ok(answer)
     }
 
-    /// Sends a message, however long that takes; the supervisor is heard meanwhile. `then` is true behind it.
-    fn emit(&mut self, cause: u64, message: &Message<'_>, then: Counts) -> Result<(), Stop> {
+    /// Sends a message, however long that takes; the supervisor is heard meanwhile. Behind it `then` is true, and `offer` made.
+    fn emit(&mut self, cause: u64, message: &Message<'_>, then: Counts, offer: Option<Offer>) -> Result<(), Stop> {
         let mut given_up = None;
         if let Some(estate) = &mut self.estate {
-            estate.intend(self.port.events_emitted(), then);
+            estate.intend(self.port.events_emitted(), then, offer);
         }
         loop {
             if self.port.try_emit(cause, message)?.is_some() {
-                self.emitted(then);
+                self.emitted(then, offer);
                 return Ok(());
             }
             let mut abort = Abort::NEVER.or_rung(self.watch.bell());
@@ -685,7 +676,7 @@ impl Server {
                 abort = abort.or_after(until - Instant::now());
             }
             if self.port.emit(cause, message, &abort)?.is_some() {
-                self.emitted(then);
+                self.emitted(then, offer);
                 return Ok(());
             }
             self.attend()?;
@@ -693,27 +684,33 @@ impl Server {
     }
 
     #[inline]
-    fn emitted(&mut self, then: Counts) {
+    fn emitted(&mut self, then: Counts, offer: Option<Offer>) {
         self.counts = then;
         if let Some(estate) = &mut self.estate {
-            estate.done(then);
+            estate.done(then, offer);
+        }
+        if let Some(offer) = offer {
+            self.ends.iter_mut().filter(|end| end.port == offer.port).for_each(|end| end.offered(offer.total));
         }
     }
 
-    /// Bytes of output that the outside has taken.
-    fn written(&self) -> u64 {
-        self.estate.as_ref().map_or(self.output.to_backend - self.backend.pending() as u64, Estate::written)
+    /// Writes output that waits, as far as that goes.
+    fn flush_ends(&mut self) {
+        (0..self.ends.len()).for_each(|n| self.flush_end(n));
     }
 
-    fn note_written(&self) {
-        if let Some(estate) = &self.estate {
-            // A successor repeats output that was written already: it writes nothing then, and the number stands.
-            let written = self.output.to_backend - self.backend.pending() as u64;
-            estate.set_written(written.max(estate.written()));
+    fn flush_end(&mut self, n: usize) {
+        if self.ends[n].flush(self.estate.as_ref()) == Output::Blocked {
+            self.watch.want(watch::output(n));
         }
     }
 
-    /// Passes output on: to the backend, and to the recording if there is one.
+    /// Bytes of output that wait for the outside.
+    fn pending(&self) -> usize {
+        self.ends.iter().map(|end| end.backend.pending()).sum()
+    }
+
+    /// Passes output on: to its port's end if there is one, and to the recording if there is one.
     fn flush(&mut self) -> Result<(), Stop> {
         if self.out.is_empty() {
             return Ok(());
@@ -721,27 +718,21 @@ impl Server {
         let data = std::mem::take(&mut self.out);
         let port = std::mem::replace(&mut self.out_port, BACKEND_PORT);
         self.output.hash.update(&data);
-        let new = |from: u64, known: u64| &data[(known.saturating_sub(from) as usize).min(data.len())..];
-        if port == BACKEND_PORT {
-            let unwritten = new(self.output.to_backend, self.written());
-            if unwritten.len() < data.len() {
-                self.backend.skip((data.len() - unwritten.len()) as u64);
+        if let Some(n) = self.ends.iter().position(|end| end.port == port) {
+            if self.ends[n].put(&data, self.estate.as_ref()) == Output::Blocked {
+                self.watch.want(watch::output(n));
             }
-            self.output.to_backend += data.len() as u64;
-            if self.backend.write(unwritten) == Output::Blocked {
-                self.watch.want(OUTPUT);
-            }
-            self.note_written();
         }
-        let unlogged = new(self.output.bytes, self.counts.logged);
+        let known = self.counts.logged.saturating_sub(self.output.bytes);
+        let unlogged = &data[(known as usize).min(data.len())..];
         self.output.bytes += data.len() as u64;
         if self.port.config().tap && !self.over {
             for piece in unlogged.chunks(BATCH) {
                 let then = Counts { logged: self.counts.logged + piece.len() as u64, ..self.counts };
-                self.emit(self.last, &Message::HostOut { port: port.into(), data: piece }, then)?;
+                self.emit(self.last, &Message::HostOut { port: port.into(), data: piece }, then, None)?;
             }
         }
-        while self.backend.pending() > MAX_PENDING && !self.save && !self.over {
+        while self.pending() > MAX_PENDING && !self.save && !self.over {
             self.wait_for_output(Duration::from_millis(100))?;
         }
         // Keeps the memory.
@@ -750,59 +741,72 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the backend can write, at most `time`, and writes.
+    /// Waits until an end can write what waits for it, at most `time`, and writes.
     fn wait_for_output(&mut self, time: Duration) -> Result<(), Stop> {
-        let Some(fd) = self.backend.output_fd() else { return Ok(()) };
-        // SAFETY: the backend keeps the descriptor open during the call.
-        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        let waiting =
+            self.ends.iter().filter(|end| end.backend.pending() > 0).filter_map(|end| end.backend.output_fd());
+        // SAFETY: the backends keep their descriptors open during the call.
+        let waiting = waiting.map(|fd| unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) });
+        let mut fds: Vec<PollFd<'_>> = waiting.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)).collect();
+        if fds.is_empty() {
+            return Ok(());
+        }
         // Whatever the outcome is, writing tells.
-        let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], timeout);
-        self.backend.flush();
-        self.note_written();
+        let _ = poll(&mut fds, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+        self.flush_ends();
         self.attend()
     }
 
-    /// Offers input, as much as the device wants.
+    /// Gives the readers of the output some time to take it, with a look at what else there is after each `pause`.
+    fn finish_output(&mut self, pause: Duration) -> Result<(), Stop> {
+        let until = Instant::now() + LAST_OUTPUT;
+        self.flush_ends();
+        while self.pending() > 0 && Instant::now() < until {
+            self.wait_for_output(pause)?;
+        }
+        Ok(())
+    }
+
+    /// Offers input, as much as the device wants on each port: one that wants none holds up no other.
     fn offer(&mut self) -> Result<(), Stop> {
         while std::mem::take(&mut self.may_offer) {
-            // What was offered and has not come back as requests is on its way.
-            let room = (self.device.want(BACKEND_PORT) + self.consumed).saturating_sub(self.counts.offered);
-            if room == 0 {
-                break;
-            }
-            let packets = self.packets >> BACKEND_PORT & 1 == 1;
-            let room = if packets { MAX_INPUT } else { usize::try_from(room).unwrap_or(MAX_INPUT).min(MAX_INPUT) };
-            let mut input = Vec::new();
-            match self.backend.read(room, &mut input) {
-                Input::Bytes(_) => {
-                    if let Some(estate) = &mut self.estate {
-                        estate.keep_input(&input);
-                    }
-                    self.may_offer = true;
-                    self.offer_now(&input)?;
+            for n in 0..self.ends.len() {
+                if std::mem::take(&mut self.ends[n].may_offer) {
+                    self.offer_from(n)?;
                 }
-                Input::Nothing if self.backend.input_fd().is_some() => self.watch.want(INPUT),
-                Input::Nothing | Input::End => {}
             }
         }
         Ok(())
     }
 
-    /// How much input of the backend's port these bytes are: bytes, or a packet.
-    fn units(&self, data: &[u8]) -> u64 {
-        if self.packets >> BACKEND_PORT & 1 == 1 { 1 } else { data.len() as u64 }
+    fn offer_from(&mut self, n: usize) -> Result<(), Stop> {
+        let end = &mut self.ends[n];
+        let Some(room) = end.room(self.device.want(end.port), MAX_INPUT) else { return Ok(()) };
+        let mut input = Vec::new();
+        match end.backend.read(room, &mut input) {
+            Input::Bytes(_) => {
+                (end.may_offer, self.may_offer) = (true, true);
+                if let Some(estate) = &mut self.estate {
+                    estate.keep_input(end.port, &input);
+                }
+                self.offer_now(n, &input)?;
+            }
+            Input::Nothing if end.backend.input_fd().is_some() => self.watch.want(watch::input(n)),
+            Input::Nothing | Input::End => {}
+        }
+        Ok(())
     }
 
-    fn offer_now(&mut self, input: &[u8]) -> Result<(), Stop> {
-        let then = Counts { offered: self.counts.offered + self.units(input), input: 0, ..self.counts };
-        self.emit(self.last, &Message::HostOffer { port: BACKEND_PORT.into(), data: input }, then)
+    fn offer_now(&mut self, n: usize, input: &[u8]) -> Result<(), Stop> {
+        let offer = self.ends[n].offer(input);
+        let then = Counts { input: 0, ..self.counts };
+        self.emit(self.last, &Message::HostOffer { port: offer.port.into(), data: input }, then, Some(offer))
     }
 
     /// Tells the device whether its cable is plugged in, by way of cpu-proc as all input. To say it twice is no harm, so there are no books of it.
     fn tell_cable(&mut self, up: bool) -> Result<(), Stop> {
         let Some(port) = self.cable_port else { return Ok(()) };
-        self.emit(self.last, &Message::HostOffer { port: port.into(), data: &[up.into()] }, self.counts)
+        self.emit(self.last, &Message::HostOffer { port: port.into(), data: &[up.into()] }, self.counts, None)
     }
 
     /// Deals with what the other thread saw.
@@ -812,12 +816,13 @@ impl Server {
         if ready == 0 {
             return Ok(());
         }
-        self.may_offer |= ready & INPUT != 0;
-        if ready & OUTPUT != 0 {
-            if self.backend.flush() == Output::Blocked {
-                self.watch.want(OUTPUT);
+        for n in 0..self.ends.len() {
+            if ready & watch::input(n) != 0 {
+                (self.ends[n].may_offer, self.may_offer) = (true, true);
             }
-            self.note_written();
+            if ready & watch::output(n) != 0 {
+                self.flush_end(n);
+            }
         }
         if ready & CONTROL != 0 {
             while let Some(message) = self.control.try_receive()? {
@@ -844,12 +849,12 @@ impl Server {
                 Ok(())
             }
             ToChild::Count => {
-                let counters = self.backend.counters().into_iter().chain(self.disks.counters());
+                let counters = self.ends[0].backend.counters().into_iter().chain(self.disks.counters());
                 let counters = counters.map(|(name, n)| (name.to_owned(), n)).collect();
                 Ok(self.control.send(&FromChild::Counters { counters })?)
             }
             ToChild::Link { up } => {
-                self.backend.set_link(up);
+                self.ends[0].backend.set_link(up);
                 // Said between two requests: here a message may be half sent.
                 self.cable = Some(up);
                 Ok(())
@@ -877,12 +882,8 @@ impl Server {
     fn send_state(&mut self) -> Result<(), Stop> {
         // However the channel ended: what the guest wrote belongs into the image.
         self.disks.finish()?;
-        let until = Instant::now() + LAST_OUTPUT;
-        while self.backend.flush() == Output::Blocked && Instant::now() < until {
-            self.wait_for_output(Duration::from_millis(100))?;
-        }
+        self.finish_output(Duration::from_millis(100))?;
         let state = self.device.save()?;
-        self.note_written();
         let (output_bytes, output_hash) = (self.output.bytes, self.output.hash.finish());
         self.control.send(&FromChild::State(DeviceState { state, output_bytes, output_hash }))?;
         Ok(())
@@ -902,7 +903,7 @@ impl Server {
     fn die(mut self, fault: &Fault) -> ! {
         // What the device said before is still good. Nobody is left to be told if this fails.
         let _ = self.flush();
-        self.backend.flush();
+        self.flush_ends();
         let text = format!("{}: {fault}", self.name);
         if !self.replaceable {
             let _ = self.port.try_emit(self.last, &Message::Fault { code: FAULT_CODE, data: text.as_bytes() });

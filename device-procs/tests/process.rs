@@ -1,16 +1,16 @@
 //! The process itself: started as the supervisor starts it, driven through its channel as cpu-proc drives it.
 
+mod common;
+
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use common::{LONG, compile, inheritable, packets, spawn, wait};
 use reprise_backends::stream;
 use reprise_channel::segment::segment_name;
 use reprise_channel::{Abort, ChannelConfig, ChannelSegment, CpuPort, Event, Request, Sent, TapPort};
@@ -19,9 +19,6 @@ use reprise_child::control::{
 };
 use reprise_child::{Peer, pair};
 use reprise_device::spec::PluginSpec;
-
-/// No wait in these tests is longer.
-const LONG: Duration = Duration::from_secs(20);
 
 const DR: u64 = 0x00;
 const FR: u64 = 0x18;
@@ -33,30 +30,6 @@ const IMSC: u64 = 0x38;
 fn pl011() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
     deps.parent().unwrap().join("libplugin_pl011.so")
-}
-
-fn compile(dir: &Path, source: &Path, name: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = dir.join(name);
-    let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-    let mut command = Command::new(cc);
-    command.args(["-std=c11", "-O1", "-shared", "-fPIC", "-I"]).arg(root.join("sdk/include")).arg("-o").arg(&out);
-    assert!(command.arg(root.join(source)).status().unwrap().success());
-    out
-}
-
-/// A descriptor that a child inherits, above the ones that have fixed numbers.
-fn inheritable(fd: impl AsFd) -> OwnedFd {
-    let raw = fcntl(fd, FcntlArg::F_DUPFD(64)).unwrap();
-    // SAFETY: the number was just made for us.
-    unsafe { OwnedFd::from_raw_fd(raw) }
-}
-
-/// A packet socket; the process's end doesn't block.
-fn packets() -> (OwnedFd, OwnedFd) {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-    fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-    (ours, theirs)
 }
 
 /// The supervisor's end of a console's output.
@@ -163,6 +136,7 @@ impl<'a> Setup<'a> {
             window: 0x1000,
             config: self.config.into(),
             backend,
+            ends: Vec::new(),
             disk: None,
             estate: None,
             way: Way::Fresh,
@@ -186,16 +160,6 @@ impl<'a> Setup<'a> {
         let output = Some(Shown { socket: output, position: 0, ahead: Vec::new() });
         Rig { child, peer, cpu, tap, segment, spec, output, input, now: 0, offers: Vec::new(), effects: Vec::new() }
     }
-}
-
-fn spawn(control: &OwnedFd) -> Child {
-    let raw: RawFd = control.as_raw_fd();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_device-proc"));
-    // SAFETY: dup2 is async-signal-safe, and both numbers are valid there.
-    unsafe {
-        command.pre_exec(move || if libc::dup2(raw, 3) == 3 { Ok(()) } else { Err(std::io::Error::last_os_error()) });
-    }
-    command.spawn().unwrap()
 }
 
 impl Rig {
@@ -309,17 +273,6 @@ impl Rig {
         let mut got = vec![0; bytes];
         self.output.as_mut().unwrap().read_exact(&mut got).unwrap();
         got
-    }
-}
-
-fn wait(child: &mut Child) -> ExitStatus {
-    let until = Instant::now() + LONG;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(Instant::now() < until, "the process does not end");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -75,8 +75,9 @@ pub(crate) struct RunArgs {
     /// device tree says.
     #[arg(long, value_name = "vnc=127.0.0.1:N|vnc=unix:PATH|headless|none", value_parser = crate::display::parse, default_value = "none")]
     pub(crate) display: crate::display::DisplayArg,
-    /// Where a device's serial line leads: to a Unix socket, to named pipes PATH.in and PATH.out, to a file, or nowhere. May be given for several devices.
-    #[arg(long, value_name = "NAME=unix:PATH|pipe:PATH|file:PATH|null", value_parser = crate::line::parse)]
+    /// Where a device's serial line leads: to a Unix socket, to named pipes PATH.in and PATH.out, to a file, or nowhere. DEVICE.PORT is a further port of a
+    /// device, such as a named one of a virtio-console. May be given for several devices and ports.
+    #[arg(long, value_name = "DEVICE[.PORT]=unix:PATH|pipe:PATH|file:PATH|null", value_parser = crate::line::parse)]
     pub(crate) serial: Vec<crate::line::SerialArg>,
     /// Change any value of the machine file, such as memory.size=1GiB or devices.uart0.config.clock_hz=24000000. VALUE is RON; what is none is text. May be given
     /// again and again.

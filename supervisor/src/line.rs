@@ -1,4 +1,4 @@
-//! Serial lines other than the console: they lead to a socket, a pipe or a file.
+//! Serial lines other than the console, and further ports of devices: they lead to a socket, a pipe or a file.
 //!
 //! They are held here, as the console is: what a killed process has read or written there nobody could know. An outside that does not read never holds up
 //! the guest: of what it does not take, the oldest is lost (a recording has it all).
@@ -42,19 +42,44 @@ pub(crate) enum Outside {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SerialArg {
     pub(crate) device: String,
+    /// The port's name in the plugin's spec; none: the port that the device's backend is joined to.
+    pub(crate) port: Option<String>,
     pub(crate) to: Outside,
 }
 
-/// Reads `NAME=unix:PATH|pipe:PATH|file:PATH|null`.
+impl SerialArg {
+    /// As it was given.
+    fn name(&self) -> String {
+        name_of(&self.device, self.port.as_deref())
+    }
+}
+
+fn name_of(device: &str, port: Option<&str>) -> String {
+    port.map_or_else(|| device.to_owned(), |port| format!("{device}.{port}"))
+}
+
+/// Reads `NAME=unix:PATH|pipe:PATH|file:PATH|null`, where NAME is a device or, with a dot between, a device and a port.
 ///
 /// # Errors
 /// What is wrong with it and what to do, in words.
 pub(crate) fn parse(text: &str) -> Result<SerialArg, String> {
-    const FORMS: &str = "say NAME=unix:PATH, NAME=pipe:PATH, NAME=file:PATH or NAME=null";
-    let (device, to) = text
-        .split_once('=')
-        .filter(|(name, _)| !name.is_empty())
+    const FORMS: &str =
+        "say NAME=unix:PATH, NAME=pipe:PATH, NAME=file:PATH or NAME=null, where NAME is a device, or DEVICE.PORT";
+    // A port's name may have the sign, too.
+    let leads = |(i, _): &(usize, &str)| {
+        let to = &text[i + 1..];
+        to == "null" || ["unix:", "pipe:", "file:"].iter().any(|kind| to.starts_with(kind))
+    };
+    let split = text.match_indices('=').find(leads).or_else(|| text.match_indices('=').next());
+    let (name, to) = split
+        .map(|(i, _)| (&text[..i], &text[i + 1..]))
+        .filter(|(name, _)| !name.is_empty() && !name.starts_with('.'))
         .ok_or_else(|| format!("`{text}` names no device; {FORMS}"))?;
+    let (device, port) = match name.split_once('.') {
+        None => (name, None),
+        Some((device, "")) => return Err(format!("`{device}.` names no port; {FORMS}")),
+        Some((device, port)) => (device, Some(port.to_owned())),
+    };
     let to = match to.split_once(':') {
         None if to == "null" => Outside::Null,
         Some((kind @ ("unix" | "pipe" | "file"), "")) => return Err(format!("`{kind}:` has no path; {FORMS}")),
@@ -63,10 +88,10 @@ pub(crate) fn parse(text: &str) -> Result<SerialArg, String> {
         Some(("file", path)) => Outside::File(path.into()),
         _ => return Err(format!("`{to}` is nowhere that a serial port can lead; {FORMS}")),
     };
-    Ok(SerialArg { device: device.to_owned(), to })
+    Ok(SerialArg { device: device.to_owned(), port, to })
 }
 
-/// Gives the devices that `--serial` names the backend for it.
+/// Gives the devices that `--serial` names the backend for it. Which further ports a device has, its plugin knows: of a port that it has not, its process will say so.
 ///
 /// # Errors
 /// There is no such device, or it has no serial line.
@@ -74,44 +99,52 @@ pub(crate) fn assign(machine: &mut Machine, args: &[SerialArg]) -> Result<(), Fa
     let serial = |b: Backend| matches!(b, Backend::Console | Backend::Null | Backend::Serial);
     for (n, arg) in args.iter().enumerate() {
         let name = &arg.device;
-        let all: Vec<&str> = machine.devices.iter().filter(|d| serial(d.backend)).map(|d| d.name.as_str()).collect();
-        let text = match args[..n].iter().any(|a| a.device == *name) {
-            true => Some(format!("{name} is given twice; give one --serial for each device")),
+        let all = machine.devices.iter().filter(|d| arg.port.is_some() || serial(d.backend));
+        let all: Vec<&str> = all.map(|d| d.name.as_str()).collect();
+        let what = if arg.port.is_some() { "" } else { " with a serial line" };
+        let text = match args[..n].iter().any(|a| a.name() == arg.name()) {
+            true => Some(format!("{} is given twice; give one --serial for each device and port", arg.name())),
             false if all.contains(&name.as_str()) => None,
             false => Some(match all.as_slice() {
-                [] => "no device of this machine has a serial line".to_owned(),
-                names => format!("there is no device {name} with a serial line; give one of {}", names.join(", ")),
+                [] => format!("there is no device{what} in this machine"),
+                names => format!("there is no device {name}{what}; give one of {}", names.join(", ")),
             }),
         };
         if let Some(text) = text {
-            return Err(Failure::usage(format!("--serial {name}=...: {text}")));
+            return Err(Failure::usage(format!("--serial {}=...: {text}", arg.name())));
         }
-        let device = machine.devices.iter_mut().find(|d| d.name == *name).expect("looked for above");
-        device.backend = if arg.to == Outside::Null { Backend::Null } else { Backend::Serial };
+        if arg.port.is_none() {
+            let device = machine.devices.iter_mut().find(|d| d.name == *name).expect("looked for above");
+            device.backend = if arg.to == Outside::Null { Backend::Null } else { Backend::Serial };
+        }
     }
     Ok(())
 }
 
-/// The lines of all devices, in the machine's order. A file begins empty with the machine's first start, and goes on after a reset.
+/// The lines of all devices. A file begins empty with the machine's first start, and goes on after a reset.
 ///
 /// # Errors
 /// A socket, pipe or file that can't be opened.
-pub(crate) fn open_all(machine: &Machine, args: &[SerialArg], first: bool) -> Result<Vec<Option<Line>>, Failure> {
-    for (arg, path) in args.iter().filter_map(|a| if let Outside::File(p) = &a.to { Some((a, p)) } else { None }) {
-        if first && path.is_file() {
-            let emptied = OpenOptions::new().write(true).truncate(true).open(path);
-            emptied.map_err(|e| Failure::usage(format!("--serial {}=...: {}: {e}", arg.device, path.display())))?;
+pub(crate) fn open_all(machine: &Machine, args: &[SerialArg], first: bool) -> Result<Vec<Line>, Failure> {
+    let mut lines = Vec::new();
+    for (i, device) in machine.devices.iter().enumerate() {
+        let of_device = || args.iter().filter(|a| a.device == device.name);
+        let mut open = |port: Option<&str>, to: &Outside| {
+            let name = name_of(&device.name, port);
+            let line = Line::open(i, &device.name, port, to, first);
+            lines.push(line.map_err(|e| Failure::usage(format!("--serial {name}=...: {e}")))?);
+            Ok::<_, Failure>(())
+        };
+        if device.backend == Backend::Serial {
+            open(None, of_device().find(|a| a.port.is_none()).map_or(&Outside::Null, |a| &a.to))?;
+        }
+        for arg in of_device() {
+            if let Some(port) = &arg.port {
+                open(Some(port), &arg.to)?;
+            }
         }
     }
-    let line = |d: &reprise_machine::Device| {
-        let to = args.iter().find(|a| a.device == d.name).map_or(&Outside::Null, |a| &a.to);
-        let failed = |e: io::Error| Failure::usage(format!("--serial {}=...: {e}", d.name));
-        match d.backend {
-            Backend::Serial => Line::open(&d.name, to).map(Some).map_err(failed),
-            _ => Ok(None),
-        }
-    };
-    machine.devices.iter().map(line).collect()
+    Ok(lines)
 }
 
 /// The outside, open.
@@ -126,7 +159,13 @@ enum End {
 /// A device's line. Both ends of it are kept here, so that it outlives the device's processes.
 #[derive(Debug)]
 pub(crate) struct Line {
+    /// The device's index in the machine.
+    pub(crate) device: usize,
+    /// The port's name; none: that of the device's backend.
+    pub(crate) port: Option<String>,
     name: String,
+    /// Its file is yet to be emptied.
+    fresh: bool,
     feed: Sender,
     drain: Drain,
     /// The device's ends.
@@ -198,11 +237,14 @@ impl Drop for End {
 }
 
 impl Line {
-    fn open(name: &str, to: &Outside) -> io::Result<Self> {
+    fn open(device: usize, name: &str, port: Option<&str>, to: &Outside, fresh: bool) -> io::Result<Self> {
         let end = End::open(to)?;
         let ((feed, input), (drain, output)) = (stream::pair()?, stream::pair()?);
         Ok(Self {
-            name: name.to_owned(),
+            device,
+            port: port.map(str::to_owned),
+            name: name_of(name, port),
+            fresh,
             feed: Sender::new(Some(feed)),
             drain: Drain::new(drain),
             theirs: (input, output),
@@ -216,6 +258,27 @@ impl Line {
     /// The device's ends: for its input and its output.
     pub(crate) fn device(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
         (self.theirs.0.as_fd(), self.theirs.1.as_fd())
+    }
+
+    /// What `--serial` calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// May anything come from outside?
+    pub(crate) fn has_input(&self) -> bool {
+        matches!(self.end, End::Unix { .. } | End::Pipe { .. })
+    }
+
+    /// The machine starts: nothing of an earlier one is to be left in a file. Not before, as a machine that can't start must not cost the user one.
+    ///
+    /// # Errors
+    /// The file can't be emptied.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        match &self.end {
+            End::File(file) if std::mem::take(&mut self.fresh) && file.metadata()?.is_file() => file.set_len(0),
+            _ => Ok(()),
+        }
     }
 
     /// A new process serves the device.
@@ -352,14 +415,21 @@ mod tests {
 
     #[test]
     fn what_can_be_said() {
-        let arg = |to| Ok(SerialArg { device: "uart1".into(), to });
+        let arg = |to| Ok(SerialArg { device: "uart1".into(), port: None, to });
         assert_eq!(parse("uart1=null"), arg(Outside::Null));
         assert_eq!(parse("uart1=unix:/tmp/a=b:c"), arg(Outside::Unix("/tmp/a=b:c".into())));
         assert_eq!(parse("uart1=pipe:p"), arg(Outside::Pipe("p".into())));
         assert_eq!(parse("uart1=file:out.txt"), arg(Outside::File("out.txt".into())));
+        let port = |port: &str, to| Ok(SerialArg { device: "con0".into(), port: Some(port.into()), to });
+        assert_eq!(parse("con0.org.reprise.0=pipe:p"), port("org.reprise.0", Outside::Pipe("p".into())));
+        assert_eq!(parse("con0.a=b=file:c=null"), port("a=b", Outside::File("c=null".into())));
+        assert_eq!(parse("con0.=a==null"), port("=a=", Outside::Null));
         for (text, says) in [
             ("uart1", "`uart1` names no device; say NAME=unix:PATH"),
             ("=null", "`=null` names no device"),
+            (".log=null", "`.log=null` names no device"),
+            ("con0.=null", "`con0.` names no port"),
+            ("con0.log=tcp:1", "`tcp:1` is nowhere"),
             ("uart1=unix:", "`unix:` has no path"),
             ("uart1=tcp:1", "`tcp:1` is nowhere that a serial port can lead"),
             ("uart1=unix", "`unix` is nowhere"),
@@ -367,6 +437,11 @@ mod tests {
             let error = parse(text).expect_err(text);
             assert!(error.contains(says), "{text}: {error}");
         }
+    }
+
+    /// The line of a device with one port.
+    fn open(name: &str, to: &Outside) -> io::Result<Line> {
+        Line::open(0, name, None, to, true)
     }
 
     /// A device's backend at the other end of a line.
@@ -379,8 +454,8 @@ mod tests {
     fn a_socket_s_peers_come_and_go() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("uart1");
-        let mut line = Line::open("uart1", &Outside::Unix(path.clone())).unwrap();
-        assert!(Line::open("uart2", &Outside::Unix(path.clone())).is_err(), "it is taken");
+        let mut line = open("uart1", &Outside::Unix(path.clone())).unwrap();
+        assert!(open("uart2", &Outside::Unix(path.clone())).is_err(), "it is taken");
         let mut device = device(&line);
         device.write(b"nobody hears this");
         line.work();
@@ -406,7 +481,7 @@ mod tests {
     fn an_outside_that_does_not_read_loses_the_oldest() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p");
-        let mut line = Line::open("uart1", &Outside::Pipe(path.clone())).unwrap();
+        let mut line = open("uart1", &Outside::Pipe(path.clone())).unwrap();
         let mut device = device(&line);
         let mut sent = 0_u64;
         while sent < 3 << 20 {
@@ -426,23 +501,31 @@ mod tests {
         assert_eq!((device.read(10, &mut got), got.as_slice()), (Input::Bytes(1), &b"x"[..]));
         // What was there already is used; what is none is refused.
         drop(line);
-        Line::open("uart1", &Outside::Pipe(path)).unwrap();
+        open("uart1", &Outside::Pipe(path)).unwrap();
         let plain = dir.path().join("plain");
         std::fs::write(plain.with_extension("in"), "").unwrap();
-        assert!(Line::open("uart1", &Outside::Pipe(plain)).unwrap_err().to_string().contains("it is no pipe"));
+        assert!(open("uart1", &Outside::Pipe(plain)).unwrap_err().to_string().contains("it is no pipe"));
     }
 
     #[test]
     fn a_file_gets_all_of_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let mut line = Line::open("uart1", &Outside::File(path.clone())).unwrap();
+        std::fs::write(&path, "of an earlier machine").unwrap();
+        let mut line = open("uart1", &Outside::File(path.clone())).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"of an earlier machine", "it has not started");
+        line.begin().unwrap();
         let mut device = device(&line);
         device.write(b"first ");
         line.work();
         device.write(b"last");
         line.finish();
         assert_eq!(std::fs::read(&path).unwrap(), b"first last");
-        assert!(Line::open("uart1", &Outside::File(dir.path().to_owned())).is_err());
+        drop(line);
+        // After a reset of the machine.
+        let mut line = Line::open(0, "uart1", None, &Outside::File(path.clone()), false).unwrap();
+        line.begin().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"first last");
+        assert!(open("uart1", &Outside::File(dir.path().to_owned())).is_err());
     }
 }

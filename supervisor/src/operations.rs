@@ -384,6 +384,7 @@ impl Session<'_> {
             at: d.at,
             size: d.size,
             backend: format!("{:?}", d.backend).to_lowercase(),
+            ports: self.lines.iter().filter(|line| line.device == i).filter_map(|line| line.port.clone()).collect(),
             pid: self.pid(Role::Device(i)),
             gone: self.is_gone(i),
             restarts: self.deaths.get(&Role::Device(i)).map_or(0, |d| d.revived),

@@ -15,6 +15,7 @@ use super::{Log, Role, Session};
 use crate::children::Exit;
 use crate::failure::Failure;
 use crate::images;
+use crate::line::Line;
 use crate::outcome::Recovery;
 use crate::plugins::PluginFile;
 use crate::terminal::say;
@@ -271,18 +272,21 @@ impl Session<'_> {
             self.send(role, &ToChild::Go);
             return Ok(());
         };
-        if self.setup.console() == Some(device) {
-            self.guest.repeat();
-        }
-        self.people.repeat(device);
-        if let Some(line) = self.lines.get_mut(device).and_then(Option::as_mut) {
-            line.repeat();
-        }
+        self.repeat_input(device);
         self.brief_device(device);
         if self.saving {
             self.send(role, &ToChild::Save);
         }
         Ok(())
+    }
+
+    /// A new process serves the device: what the one before it had read and not passed on, it gets once more.
+    fn repeat_input(&mut self, device: usize) {
+        if self.setup.console() == Some(device) {
+            self.guest.repeat();
+        }
+        self.people.repeat(device);
+        self.lines.iter_mut().filter(|line| line.device == device).for_each(Line::repeat);
     }
 
     /// Whether the guest finds nothing in a device's place.
@@ -423,6 +427,7 @@ impl Session<'_> {
                 self.children.swap(old, at);
                 self.ready.swap(old, at);
                 (self.children[old].0, self.children[at].0) = (Role::Device(device), Role::Retired);
+                self.repeat_input(device);
                 self.brief_device(device);
                 // It has nothing any more that anybody needs.
                 let _ = self.children[at].1.send(&ToChild::Exit);

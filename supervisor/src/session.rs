@@ -14,7 +14,7 @@ use reprise_channel::segment::segment_name;
 use reprise_channel::{ChannelConfig, ChannelSegment, CloseReason, ControlConfig, ControlSegment};
 use reprise_child::control::{
     BackendStart, Blame, BootMemory, Common, CpuChannel, CpuFinished, CpuStart, DeviceStart, DeviceState, EndReason,
-    Engine, FromChild, LogChannel, LogConsole, LogDisk, LogFinished, LogStart, Mode, PluginSwap, Ready, Start,
+    Engine, FromChild, LogChannel, LogConsole, LogDisk, LogFinished, LogStart, Mode, PluginSwap, PortEnd, Ready, Start,
     StopReason, ToChild, Totals, Way,
 };
 use reprise_child::operator::Command;
@@ -110,8 +110,8 @@ pub(crate) struct Setup {
     pub(crate) listener: Option<Listener>,
     /// Where the picture goes that the screen shows at the end.
     pub(crate) screendump: Option<PathBuf>,
-    /// The devices' lines, in the machine's order; empty in a replay.
-    pub(crate) lines: Vec<Option<Line>>,
+    /// The devices' lines; none in a replay.
+    pub(crate) lines: Vec<Line>,
     pub(crate) log: Log,
     /// What devices read from guest memory is recorded with its bytes.
     pub(crate) log_dma_reads: bool,
@@ -170,8 +170,8 @@ struct Session<'a> {
     /// What people see and do.
     people: people::People,
     guest: GuestConsole,
-    /// The other lines of devices.
-    lines: Vec<Option<Line>>,
+    /// The other lines of devices, and those of further ports.
+    lines: Vec<Line>,
     /// The guest's ends of the console, for processes that are yet to come.
     console: ChildConsole,
     /// The plugins in service.
@@ -270,8 +270,8 @@ impl Setup {
         })
     }
 
-    /// Does the device's host side offer input by itself?
-    fn host_input(&self, device: usize) -> bool {
+    /// Does the device's backend offer input by itself?
+    fn backend_offers(&self, device: usize) -> bool {
         let backend = self.machine.devices[device].backend;
         let offers = match backend {
             Backend::Console | Backend::Serial | Backend::Rtc | Backend::Random | Backend::Net => true,
@@ -376,6 +376,12 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Does the device's host side offer input by itself, on any port? Not so in a replay, where there are no lines.
+    fn host_input(&self, device: usize) -> bool {
+        self.setup.backend_offers(device)
+            || self.lines.iter().any(|line| line.device == device && line.port.is_some() && line.has_input())
+    }
+
     fn launch(&self, program: &str, name: &str, descriptors: Descriptors, start: Start) -> Result<Running, Failure> {
         let child = Running::spawn(&self.setup.program(program)?, name, descriptors)?;
         child.start(start).context("the start message")?;
@@ -426,7 +432,7 @@ impl<'a> Session<'a> {
             let plugin_file = plugin.as_ref().map_or_else(String::new, |p| p.origin.clone());
             swaps.push(PluginSwap { request: *request, plugin: fd, plugin_file, config: config.clone() });
         }
-        let offers = setup.host_input(i);
+        let offers = setup.backend_offers(i);
         let backend = match device.backend {
             Backend::None => BackendStart::None,
             Backend::Null => BackendStart::Null,
@@ -441,7 +447,7 @@ impl<'a> Session<'a> {
                     None => None,
                 },
             },
-            Backend::Serial => match self.lines.get(i).and_then(Option::as_ref) {
+            Backend::Serial => match self.lines.iter().find(|line| line.device == i && line.port.is_none()) {
                 Some(line) => BackendStart::Console {
                     input: Some(descriptors.add(line.device().0).context("dup")?),
                     output: descriptors.add(line.device().1).context("dup")?,
@@ -456,6 +462,13 @@ impl<'a> Session<'a> {
                 output: descriptors.add(console.output.as_fd()).context("dup")?,
             },
         };
+        let mut ends = Vec::new();
+        for line in self.lines.iter().filter(|line| line.device == i) {
+            let Some(port) = &line.port else { continue };
+            let (input, output) = line.device();
+            let (input, output) = (descriptors.add(input).context("dup")?, descriptors.add(output).context("dup")?);
+            ends.push(PortEnd { port: port.clone(), input, output });
+        }
         let start = Start::Device(DeviceStart {
             common: setup.common(&device.name, i + 2),
             channel: i as u16,
@@ -466,6 +479,7 @@ impl<'a> Session<'a> {
             window: device.size,
             config: self.configs[i].clone(),
             backend,
+            ends,
             disk: setup.disks[i].as_ref().map(|disk| disk.start(&mut descriptors)).transpose()?,
             estate: Some(estate),
             way,
@@ -486,7 +500,7 @@ impl<'a> Session<'a> {
             name: setup.machine.devices[i].name.clone(),
             segment: self.channels[i].name().to_owned(),
             spec: spec.clone(),
-            host_input: setup.host_input(i),
+            host_input: self.host_input(i),
         };
         let start = Start::Cpu(CpuStart {
             common: setup.common("cpu", 0),
@@ -675,12 +689,16 @@ impl<'a> Session<'a> {
             (Some(Role::Device(i)), Blame::Plugin, Some(spans)) => {
                 spans.plugin(i, text, "build or install the plugin again").into()
             }
+            (_, Blame::Port, _) => Failure::usage(format!("--serial: {text}")),
             (_, Blame::Config(..) | Blame::Plugin, None) => Failure::recording(text),
             _ => Failure::child(text),
         }
     }
 
     fn go(&mut self) -> Result<(), Failure> {
+        for line in &mut self.lines {
+            line.begin().map_err(|e| Failure::usage(format!("--serial {}=...: {e}", line.name())))?;
+        }
         for (_, child) in &self.children {
             child.send(&ToChild::Go).context("the go message")?;
         }
@@ -834,7 +852,7 @@ impl<'a> Session<'a> {
             }
         }
         while self.guest.read_output() {}
-        self.lines.iter_mut().flatten().for_each(Line::finish);
+        self.lines.iter_mut().for_each(Line::finish);
         Ok(())
     }
 
@@ -915,7 +933,7 @@ impl<'a> Session<'a> {
         }
         // Some pieces at once, but not so many that the children are not heard.
         (0..64).take_while(|_| self.guest.read_output()).for_each(drop);
-        self.lines.iter_mut().flatten().for_each(Line::work);
+        self.lines.iter_mut().for_each(Line::work);
         for i in woken.children {
             // What a child said before it died is there once it is known to be dead.
             let died = self.children[i].1.reap();
@@ -961,7 +979,7 @@ impl<'a> Session<'a> {
         for (fd, flags) in self.operators.iter().flat_map(Operators::descriptors) {
             add(fd, flags);
         }
-        for (fd, flags) in self.lines.iter().flatten().flat_map(Line::descriptors) {
+        for (fd, flags) in self.lines.iter().flat_map(Line::descriptors) {
             // SAFETY: the descriptor belongs to `self`, which is borrowed for the whole call.
             add(unsafe { BorrowedFd::borrow_raw(fd) }, flags);
         }

@@ -108,7 +108,7 @@ impl Session<'_> {
                 let held_up = c.emitted > c.consumed || c.tapped.is_some_and(|(_, events)| c.emitted > events);
                 let load = match c.sent > c.completed {
                     true => Load::Waiting,
-                    false if self.setup.host_input(device) => Load::Maybe,
+                    false if self.host_input(device) => Load::Maybe,
                     false => Load::None,
                 };
                 Some(Work { load, mark: (c.completed, c.emitted), held_up })

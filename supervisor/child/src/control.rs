@@ -334,8 +334,10 @@ pub struct DeviceStart {
     pub window: u64,
     /// The device's configuration, RON text.
     pub config: String,
-    /// Its host side.
+    /// Its host side: what its port 0 is joined to.
     pub backend: BackendStart,
+    /// What further ports are joined to; none in a replay, where the log has their input.
+    pub ends: Vec<PortEnd>,
     /// The disk that lies in it.
     pub disk: Option<DiskStart>,
     /// A sealed memfd of [`ESTATE_BYTES`] bytes, all zero at the machine's start; none: a killed process has no successor.
@@ -375,6 +377,17 @@ pub enum BackendStart {
         /// False in a replay, where the log has them.
         offers: bool,
     },
+}
+
+/// The host's end of a port besides port 0, which takes and gives bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortEnd {
+    /// The port's name in the plugin's spec.
+    pub port: String,
+    /// Bytes from outside, in packets that say where they stand, as those of [`BackendStart::Console`].
+    pub input: Fd,
+    /// Bytes to the outside, likewise.
+    pub output: Fd,
 }
 
 /// A device's disk: descriptors of files that the supervisor has opened, and how they are used.
@@ -682,6 +695,8 @@ pub enum Blame {
     Plugin,
     /// The device's configuration, at this (line, column) of its own text, from 1; (0, 0) for all of it.
     Config(u32, u32),
+    /// That of whoever wants a port to lead out: the device has none of that name.
+    Port,
 }
 
 /// What a child says of itself.

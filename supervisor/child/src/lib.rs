@@ -32,7 +32,7 @@ mod startup;
 mod syscalls;
 
 pub use socket::{CONTROL_FD, Control, ControlError, MAX_MESSAGE, Peer, pair};
-pub use startup::{Child, ConfigFault, PluginFault, run};
+pub use startup::{Child, ConfigFault, PluginFault, PortFault, run};
 pub use syscalls::{Syscall, syscall_name};
 
 /// Where a user's machines keep their lock files and sockets, best first: `$XDG_RUNTIME_DIR/reprise`, and `reprise-<uid>` in the temp folder.

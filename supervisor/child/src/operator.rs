@@ -188,6 +188,9 @@ pub struct DeviceStatus {
     pub size: u64,
     /// Its host side.
     pub backend: String,
+    /// The names of further ports that lead outside.
+    #[serde(default)]
+    pub ports: Vec<String>,
     /// Its process; none in a replay without devices.
     pub pid: Option<i32>,
     /// Processes of it that died and had a successor.

@@ -99,7 +99,7 @@ impl Policy {
             Start::Device(s) => Self {
                 role: Role::Device,
                 address_space: 4 * GIB,
-                descriptors: 64,
+                descriptors: 64 + 2 * s.ends.len() as u64,
                 disk: s.disk.as_ref().map(DiskStart::files).unwrap_or_default(),
             },
             Start::BackendProc(s) => match &s.role {

@@ -100,7 +100,8 @@ fn fail(control: &Control, error: &anyhow::Error) -> ExitCode {
     }
     let config = error.downcast_ref::<ConfigFault>().map(|fault| Blame::Config(fault.at.0, fault.at.1));
     let plugin = error.downcast_ref::<PluginFault>().map(|_| Blame::Plugin);
-    let blame = config.or(plugin).unwrap_or(Blame::Other);
+    let port = error.downcast_ref::<PortFault>().map(|_| Blame::Port);
+    let blame = config.or(plugin).or(port).unwrap_or(Blame::Other);
     // The supervisor sees the exit in any case.
     let _ = control.send(&FromChild::Fatal { text: format!("{error:#}"), blame });
     ExitCode::from(1)
@@ -110,6 +111,11 @@ fn fail(control: &Control, error: &anyhow::Error) -> ExitCode {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PluginFault(pub String);
+
+/// A `body` that fails with this (as the error itself, not as a context) says that the device has no port of a name that is to lead out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PortFault(pub String);
 
 /// A `body` that fails with this (as the error itself, not as a context) says that the device's configuration is to blame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -77,6 +77,9 @@ fn status(s: &Status) -> String {
             d.completed,
             waiting
         ));
+        if !d.ports.is_empty() {
+            line(format!("{:<16} leads out on {}", "", d.ports.join(", ")));
+        }
     }
     out
 }

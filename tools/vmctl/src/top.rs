@@ -225,6 +225,7 @@ mod tests {
             at: 0,
             size: 0x1000,
             backend: "null".into(),
+            ports: Vec::new(),
             pid: Some(1),
             restarts: 2,
             sent,
