@@ -107,3 +107,99 @@ fn a_console_with_a_port_and_an_entropy_source() {
     assert_eq!(replay.report["device_hash"], run.report["device_hash"]);
     rig.replay(&run.recording, &["--cpu-only", "--jitter", "2"]).exact(&run);
 }
+
+/// The board whose console has further ports: one on a socket that the guest sends back, one to a file, one that the guest does not open at first.
+fn ports(rig: &Rig) -> Command {
+    let mut c = board(rig);
+    c.args(["--set", r#"devices.con0.config=(ports: ["org.reprise.echo", "log", "idle"])"#]);
+    c
+}
+
+/// Ports besides the console lead out. Their process is killed between lines and in the middle of a stream, its plugin is replaced, and nothing is lost or comes twice.
+#[test]
+fn further_ports_lead_out() {
+    let rig = Rig::new();
+    let (socket, idle, file) = (rig.path("echo"), rig.path("idle"), rig.path("log.txt"));
+    fs::write(&file, "of another machine").expect("written");
+    let out = rig.output(ports(&rig).args(["--serial", &format!("con0.nope=file:{}", file.display())]));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(exit::USAGE), "{said}");
+    assert!(said.contains("con0 has no port nope") && said.contains("org.reprise.echo, log, idle"), "{said}");
+    assert_eq!(fs::read_to_string(&file).expect("readable"), "of another machine", "no machine has started");
+
+    let (recording, report) = (rig.path("ports"), rig.path("ports.json"));
+    let mut c = ports(&rig);
+    for (port, kind, path) in [("org.reprise.echo", "unix", &socket), ("log", "file", &file), ("idle", "unix", &idle)] {
+        c.arg("--serial").arg(format!("con0.{port}={kind}:{}", path.display()));
+    }
+    c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+    let mut console = Console::start(&mut c, false).expect("start");
+    console.expect("GUEST READY", LONG_GUARD).expect("Linux boots");
+    console.expect("# ", LONG_GUARD).expect("a prompt");
+    let status = rig.vmctl(&["status"]);
+    let con0 =
+        status["devices"].as_array().expect("devices").iter().find(|d| d["name"] == "con0").expect("it is there");
+    assert_eq!(con0["ports"], serde_json::json!(["org.reprise.echo", "log", "idle"]));
+    let connect = |path: &Path| {
+        let peer = UnixStream::connect(path).expect("connected");
+        peer.set_read_timeout(Some(GUARD)).expect("a socket");
+        peer
+    };
+    let (mut peer, mut sleeper) = (connect(&socket), connect(&idle));
+    let unread: Vec<u8> = (0..20_000_u32).map(|n| b'a' + (n % 26) as u8).collect();
+    sleeper.write_all(&unread).expect("sent");
+    console.send("(exec 3<>/dev/vport0p1; echo open >&3; exec tee /dev/vport0p2 <&3 >&3) &\n").expect("typed");
+    let mut ready = [0; 5];
+    peer.read_exact(&mut ready).expect("it is open");
+    assert_eq!(&ready, b"open\n");
+    let mut sent = Vec::new();
+    for n in 0..12 {
+        let line = format!("line {n} of the host\n");
+        peer.write_all(line.as_bytes()).expect("sent");
+        if n % 3 == 1 {
+            // With the line on its way.
+            kill(&console, "[con0]");
+        }
+        let mut back = vec![0; line.len()];
+        peer.read_exact(&mut back).expect("it comes back");
+        assert_eq!(String::from_utf8_lossy(&back), line);
+        sent.extend_from_slice(line.as_bytes());
+        if n % 3 == 2 {
+            kill(&console, "[con0]");
+        }
+    }
+    let bulk = fs::read(rig.image("bulk.bin", SENT)).expect("readable");
+    let (mut writer, data) = (peer.try_clone().expect("a socket"), bulk.clone());
+    let sender = std::thread::spawn(move || writer.write_all(&data).expect("sent"));
+    let plugin = prefix().join("lib/reprise/plugins/libplugin_virtio_console.so").display().to_string();
+    let mut back = Vec::new();
+    for part in bulk.chunks(SENT / 8) {
+        let mut piece = vec![0; part.len()];
+        peer.read_exact(&mut piece).expect("it comes back");
+        back.extend(piece);
+        match back.len() * 8 / SENT {
+            // The plugin takes the place of itself: its process has read more than the guest wants by now.
+            n if n % 2 == 1 => assert_eq!(rig.vmctl(&["swap", "con0", &plugin])["answer"], "swapped"),
+            n if n < 8 => kill(&console, "[con0]"),
+            _ => {}
+        }
+    }
+    sender.join().expect("sent");
+    assert!(back == bulk, "what comes back is what was sent");
+    sent.extend(bulk);
+    // Now the guest looks at the port that it left alone.
+    let n = unread.len();
+    console.send(format!("head -c {n} /dev/vport0p3 > /tmp/idle; echo sum''-$(md5sum < /tmp/idle)\n")).expect("typed");
+    let whole = rig.path("unread");
+    fs::write(&whole, &unread).expect("written");
+    console.expect(&format!("sum-{}", md5(&whole)), GUARD).expect("all of it was kept");
+    console.send("kill $!; poweroff -f\n").expect("typed");
+    let ended = console.wait(LONG_GUARD).expect("it powers off");
+    let report = xtask::demo::report(&report).expect("a report");
+    let run = Run { recording, ended, report }.ended(exit::OK);
+    assert!(fs::read(&file).expect("readable") == sent, "the file has what the guest wrote to that port, once");
+    assert!(!socket.exists() && !idle.exists());
+    let replay = rig.replay(&run.recording, &["--jitter", "3"]).exact(&run);
+    assert_eq!(replay.report["device_hash"], run.report["device_hash"]);
+    rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
+}
