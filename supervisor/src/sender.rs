@@ -5,11 +5,15 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::write;
 use reprise_backends::stream;
 
-/// Input that is kept to be sent again: more than a process can have taken without having noted it.
-const RECENT: usize = 16 << 10;
+/// Input that may be on its way in the socket; Linux takes twice as much (socket(7), SO_SNDBUF).
+const IN_SOCKET: usize = 32 << 10;
+/// Input that is kept to be sent again: more than a process can have taken without having noted it, and what is in the socket then. The next process finds that behind a gap,
+/// and drops it.
+const RECENT: usize = 4 * IN_SOCKET;
 
 /// Our end of a device's input.
 #[derive(Debug, Default)]
@@ -25,6 +29,9 @@ pub(crate) struct Sender {
 impl Sender {
     /// Sends over a packet socket in non-blocking mode; without one, nothing.
     pub(crate) fn new(socket: Option<OwnedFd>) -> Self {
+        if let Some(Err(e)) = socket.as_ref().map(|s| setsockopt(s, sockopt::SndBuf, &IN_SOCKET)) {
+            tracing::debug!("a socket for input: {e}");
+        }
         Self { socket, ..Self::default() }
     }
 
@@ -75,5 +82,41 @@ impl Sender {
     /// No more input will come.
     pub(crate) fn close(&mut self) {
         self.socket = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reprise_backends::{Backend as _, Input, Stream};
+
+    use super::*;
+    use crate::stream::pair;
+
+    /// The process is killed with a full socket and a packet in its hands, again and again.
+    #[test]
+    fn a_new_process_gets_all_that_the_dead_one_left() {
+        let all: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 7 + n / 251) as u8).collect();
+        let (ours, theirs) = pair().unwrap();
+        let mut pending: VecDeque<u8> = all.iter().copied().collect();
+        let mut sender = Sender::new(Some(ours));
+        let mut got = Vec::new();
+        for round in 0.. {
+            let mut process = Stream::new(Some(theirs.try_clone().unwrap()), pair().unwrap().0);
+            process.resume(got.len() as u64, 0);
+            // So much it notes.
+            let until = all.len().min(got.len() + 1 + round * 1003);
+            while got.len() < until {
+                sender.send(&mut pending);
+                if !matches!(process.read(until - got.len(), &mut got), Input::Bytes(_)) {
+                    assert!(sender.repeats() || !pending.is_empty(), "what is behind {} never comes", got.len());
+                }
+            }
+            if until == all.len() {
+                break;
+            }
+            sender.send(&mut pending);
+            sender.repeat();
+        }
+        assert!(got == all);
     }
 }
