@@ -212,3 +212,33 @@ fn further_ports_lead_out() {
     assert_eq!(replay.report["device_hash"], run.report["device_hash"]);
     rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
 }
+
+/// A console with a further port: the terminal shows the console alone, in the run and in both kinds of replay.
+#[test]
+fn the_terminal_shows_no_further_ports() {
+    let rig = Rig::new();
+    let (socket, recording, report) = (rig.path("shell"), rig.path("console"), rig.path("console.json"));
+    let mut c = ports(&rig);
+    c.args(["--set", "devices.uart0.backend=serial", "--set", "devices.con0.backend=console"]);
+    c.arg("--serial").arg(format!("uart0=unix:{}", socket.display()));
+    c.arg(format!("--record={}", recording.display())).arg("--report").arg(&report);
+    let console = Console::start(&mut c, false).expect("start");
+    wait_for("the socket", GUARD, || socket.exists());
+    let mut shell = UnixStream::connect(&socket).expect("connected");
+    shell.set_read_timeout(Some(LONG_GUARD)).expect("a socket");
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains("GUEST READY") {
+        let mut piece = [0; 4096];
+        let n = shell.read(&mut piece).expect("Linux boots");
+        assert!(n > 0, "the machine has ended: {}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&piece[..n]);
+    }
+    let work = "for n in 1 2 3; do echo terminal $n > /dev/hvc0; echo port $n > /dev/vport0p2; done; poweroff -f\n";
+    shell.write_all(work.as_bytes()).expect("typed");
+    let ended = console.wait(LONG_GUARD).expect("it powers off");
+    let report = xtask::demo::report(&report).expect("a report");
+    let run = Run { recording, ended, report }.ended(exit::OK);
+    assert_eq!(run.ended.text().replace('\r', ""), "terminal 1\nterminal 2\nterminal 3\n");
+    rig.replay(&run.recording, &["--jitter", "4"]).exact(&run);
+    rig.replay(&run.recording, &["--cpu-only"]).exact(&run);
+}
