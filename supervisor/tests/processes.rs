@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -117,11 +118,14 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 /// Reads until the text has come.
-fn read_until(from: &mut impl Read, text: &str) -> String {
+fn read_until(from: &mut (impl Read + AsFd), text: &str) -> String {
     let mut seen = Vec::new();
     let mut byte = [0];
     while !String::from_utf8_lossy(&seen).contains(text) {
-        assert_eq!(from.read(&mut byte).unwrap_or(0), 1, "only {:?} came", String::from_utf8_lossy(&seen));
+        // A terminal that this process has open as well does not end with the machine.
+        let there = poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], PollTimeout::from(30_000_u16)).unwrap();
+        let n = if there == 1 { from.read(&mut byte).unwrap_or(0) } else { 0 };
+        assert_eq!(n, 1, "only {:?} came", String::from_utf8_lossy(&seen));
         seen.push(byte[0]);
     }
     String::from_utf8_lossy(&seen).into_owned()
