@@ -199,8 +199,8 @@ impl Session<'_> {
                 completed > std::mem::replace(&mut deaths.completed, completed)
                     || sent == completed && deaths.missed.is_none()
             }
-            // What it did is not known. One that was ready, and was killed from outside, did not fail.
-            None => killed || deaths.began.is_some_and(|began| began.elapsed() >= USEFUL),
+            // What it did is not known. One that was ready, and was killed from outside, did not fail. One that failed and said so was killed from here.
+            None => killed && deaths.words.is_none() || deaths.began.is_some_and(|began| began.elapsed() >= USEFUL),
         };
         deaths.in_vain = if useful || stood_in { 1 } else { deaths.in_vain + 1 };
         // One that ran for ever will do so again, and each time takes long.
