@@ -58,23 +58,34 @@ fn check(rig: &Rig, console: Console) -> Run {
     run
 }
 
-#[test]
-fn a_device_that_may_not_come_back_is_unplugged_from_a_running_linux() {
-    let rig = Rig::new();
+/// Linux at its prompt, on a board whose keyboard does not come back.
+fn linux_with_a_mortal_keyboard(rig: &Rig) -> Console {
     let keyboard = r#"name: "keyboard", plugin: "pl050","#;
-    let file = machine(&rig, "vexpress.ron", keyboard, &format!("{keyboard} restart: never,"));
+    let file = machine(rig, "vexpress.ron", keyboard, &format!("{keyboard} restart: never,"));
     let mut c = rig.supervisor();
     let mut args = xtask::demo::linux_args(reprise_tests::guest(), xtask::demo::APPEND);
     args[1] = file.display().to_string();
     c.args(args).args(["--clock", "warp"]);
-    let mut console = start(&rig, c);
+    let mut console = start(rig, c);
     console.expect("# ", LONG_GUARD).expect("Linux boots");
+    console
+}
+
+/// Kills the keyboard's process; the machine is without it from then on.
+fn keyboard_dies(console: &Console) {
+    signal(process(console, "device-proc [keyboard]").expect("it runs"), Signal::SIGKILL);
+    wait_for("a word", GUARD, || console.messages().contains("the guest finds nothing in the place of keyboard"));
+}
+
+#[test]
+fn a_device_that_may_not_come_back_is_unplugged_from_a_running_linux() {
+    let rig = Rig::new();
+    let mut console = linux_with_a_mortal_keyboard(&rig);
     // KMIPERIPHID0 (ARM DDI 0143, 3.3.6).
     console.send("devmem 0x1c060fe0\n").expect("typed");
     console.expect("0x00000050", GUARD).expect("the keyboard's interface is there");
     console.expect("# ", GUARD).expect("a prompt");
-    signal(process(&console, "device-proc [keyboard]").expect("it runs"), Signal::SIGKILL);
-    wait_for("a word", GUARD, || console.messages().contains("the guest finds nothing in the place of keyboard"));
+    keyboard_dies(&console);
     let status = rig.vmctl(&["status"]);
     let all = status["devices"].as_array().expect("devices");
     let gone: Vec<_> = all.iter().filter(|d| d["gone"] == true).map(|d| d["name"].clone()).collect();
@@ -97,22 +108,14 @@ fn a_device_that_may_not_come_back_is_unplugged_from_a_running_linux() {
 #[test]
 fn a_death_in_a_replay_is_none_of_the_recorded_ones() {
     let rig = Rig::new();
-    let keyboard = r#"name: "keyboard", plugin: "pl050","#;
-    let file = machine(&rig, "vexpress.ron", keyboard, &format!("{keyboard} restart: never,"));
-    let mut c = rig.supervisor();
-    let mut args = xtask::demo::linux_args(reprise_tests::guest(), xtask::demo::APPEND);
-    args[1] = file.display().to_string();
-    c.args(args).args(["--clock", "warp"]);
-    let mut console = start(&rig, c);
-    console.expect("# ", LONG_GUARD).expect("Linux boots");
+    let mut console = linux_with_a_mortal_keyboard(&rig);
     // Each with much to do behind it, so that a replay can be stopped there.
     let work = "devmem 0x1c060fe0; for i in $(seq 25); do /bench/run hash; done; echo d''one\n";
     console.send(work).expect("typed");
     console.expect("0x00000050", GUARD).expect("the keyboard's interface is there");
     console.expect("done", GUARD).expect("the work is done");
     console.expect("# ", GUARD).expect("a prompt");
-    signal(process(&console, "device-proc [keyboard]").expect("it runs"), Signal::SIGKILL);
-    wait_for("a word", GUARD, || console.messages().contains("the guest finds nothing in the place of keyboard"));
+    keyboard_dies(&console);
     console.send(work).expect("typed");
     console.expect("0x00000000", GUARD).expect("the bus answers in its place");
     console.expect("done", GUARD).expect("the work is done");
